@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Lock-free, wait-free reader of the registration table. Common case inline: this is the hot path.
+ *
+ * Who: dataplane workers between two quiescent points; fanwired's own code; tests. What a lookup
+ * returns may be used until the caller's next quiescent point, and not after.
+ * Source of the layout: bucketed hash with in-line fingerprints and chained overflow, as in
+ * docs/shared-memory.md.
+ */
+#pragma once
+
+#include <string.h>
+
+#include "common/shm/registry.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* A mapped registry with its offsets resolved and bounds known. Filled by fan_table_init(). */
+struct fan_table {
+	const struct fan_registry *registry;
+	const struct fan_bucket *buckets;
+	const struct fan_group *groups;
+	const struct fan_endpoint *endpoints;
+	const struct fan_nexthop *nexthops;
+	const struct fan_session *sessions;
+	uint64_t seed[2];
+	uint32_t bucket_mask;
+	uint32_t bucket_total; /* first-level and overflow */
+	uint32_t group_cnt;
+	uint32_t endpoint_cnt;
+	uint32_t nexthop_cnt;
+	uint32_t session_mask;
+};
+
+/* Checks every offset and count against the region's size. -EPROTO where one does not fit. */
+int fan_table_init(struct fan_table *table, const struct fan_region *region);
+
+/*
+ * Hash of (handle, channel) under the region's seed. A handle is BLAKE2b output that an adversary
+ * can choose by grinding names, so the seed enters through two multiply-fold rounds (wyhash's
+ * mixing step) rather than by exclusive-or alone.
+ */
+static inline uint64_t fan_mix(uint64_t a, uint64_t b)
+{
+	__uint128_t r = (__uint128_t)a * b;
+
+	return (uint64_t)r ^ (uint64_t)(r >> 64);
+}
+
+static inline uint64_t fan_table_hash(const uint64_t seed[2], const uint8_t handle[16],
+				      uint64_t channel)
+{
+	uint64_t lo, hi;
+
+	memcpy(&lo, handle, 8);
+	memcpy(&hi, handle + 8, 8);
+	lo = fan_mix(lo ^ seed[0], hi ^ seed[1] ^ UINT64_C(0x9e3779b97f4a7c15));
+	return fan_mix(lo ^ channel ^ seed[1], seed[0] ^ UINT64_C(0xe7037ed1a0b428db));
+}
+
+static inline uint32_t fan_table_bucket_idx(const struct fan_table *t, uint64_t hash)
+{
+	return (uint32_t)hash & t->bucket_mask;
+}
+
+/* Never 0: 0 marks an empty slot. */
+static inline uint16_t fan_table_fp(uint64_t hash)
+{
+	uint16_t fp = (uint16_t)(hash >> 48);
+
+	return fp ? fp : 1;
+}
+
+/* Bit i set where slot i's fingerprint equals fp. Words are read atomically: they may change. */
+static inline unsigned fan_bucket_match(const struct fan_bucket *bucket, uint16_t fp)
+{
+	uint64_t w0 = __atomic_load_n(&bucket->fp[0], __ATOMIC_RELAXED);
+	uint64_t w1 = __atomic_load_n(&bucket->fp[1], __ATOMIC_RELAXED);
+#ifdef __SSE2__
+	__m128i words = _mm_set_epi64x((long long)w1, (long long)w0);
+	__m128i equal = _mm_cmpeq_epi16(words, _mm_set1_epi16((short)fp));
+
+	return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128()));
+#else
+	unsigned mask = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		mask |= (unsigned)((uint16_t)(w0 >> (16 * i)) == fp) << i;
+		mask |= (unsigned)((uint16_t)(w1 >> (16 * i)) == fp) << (i + 4);
+	}
+	return mask;
+#endif
+}
+
+/*
+ * The group of (handle, channel), or NULL. Bounded: the chain is no longer than the number of
+ * overflow buckets, and every index is checked before it is followed.
+ */
+static inline const struct fan_group *fan_table_lookup(const struct fan_table *t,
+						       const uint8_t handle[16], uint64_t channel,
+						       uint64_t hash)
+{
+	uint16_t fp = fan_table_fp(hash);
+	uint32_t idx = fan_table_bucket_idx(t, hash);
+
+	for (uint32_t hops = 0; hops <= t->bucket_total; hops++) {
+		const struct fan_bucket *bucket = &t->buckets[idx];
+
+		for (unsigned mask = fan_bucket_match(bucket, fp); mask; mask &= mask - 1) {
+			unsigned slot = (unsigned)__builtin_ctz(mask);
+			/* pairs with the release in control/registry that publishes a group */
+			uint32_t group = __atomic_load_n(&bucket->group[slot], __ATOMIC_ACQUIRE);
+
+			if (group == 0 || group > t->group_cnt)
+				continue;
+			const struct fan_group *g = &t->groups[group - 1];
+			if (g->channel == channel && memcmp(g->handle, handle, 16) == 0)
+				return g;
+		}
+		idx = __atomic_load_n(&bucket->next, __ATOMIC_ACQUIRE);
+		if (idx == 0 || idx > t->bucket_total)
+			return NULL;
+		idx--;
+	}
+	return NULL;
+}
+
+/* Endpoints of a group as one consistent view; *cnt 0 where there are none or they are out of range. */
+static inline const struct fan_endpoint *fan_group_endpoints(const struct fan_table *t,
+							     const struct fan_group *group,
+							     uint32_t *cnt)
+{
+	/* pairs with the release in control/registry that publishes a block */
+	uint64_t word = __atomic_load_n(&group->endpoints, __ATOMIC_ACQUIRE);
+	uint64_t first = word >> FAN_ENDPOINT_CNT_BITS;
+	uint32_t n = (uint32_t)word & FAN_ENDPOINT_CNT_MAX;
+
+	if (first + n > t->endpoint_cnt)
+		n = 0, first = 0;
+	*cnt = n;
+	return &t->endpoints[first];
+}
+
+static inline uint32_t fan_group_idx(const struct fan_table *t, const struct fan_group *group)
+{
+	return (uint32_t)(group - t->groups);
+}
+
+/* The session of an id, or NULL. */
+static inline const struct fan_session *fan_table_session(const struct fan_table *t, uint64_t id)
+{
+	const struct fan_session *session = &t->sessions[(uint32_t)id & t->session_mask];
+
+	/* pairs with the release in control/registry that opens a session */
+	return id && __atomic_load_n(&session->id, __ATOMIC_ACQUIRE) == id ? session : NULL;
+}
