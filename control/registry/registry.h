@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The one writer of the registry region: connections, groups, endpoint blocks, next hops, sessions.
+ *
+ * Each change is written as an intent before its first store and is redone by registry_open() after
+ * a crash, so a connection stands in all of its groups or in none. Free lists and reverse indices
+ * are private memory, rebuilt by a sweep of the region at registry_open(). What was unlinked is
+ * reused only after every running worker passed a quiescent point; a dataplane whose lock on the
+ * state region is released holds nothing. One thread (fanwired's event loop) calls all of this.
+ *
+ * Functions return 0 or -errno; a refused change changes nothing. -ENOSPC names what is full in
+ * registry_why().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config/config.h"
+#include "common/shm/registry.h"
+#include "common/shm/state.h"
+#include "common/shm/table.h"
+
+struct registry;
+
+/* Creates the region, or takes over the existing one: redo, sweep, everything unlinked rests a grace period. */
+int registry_open(struct registry **registry, const struct fan_config *config, char why[1024]);
+void registry_close(struct registry *registry); /* the region stays */
+const char *registry_why(const struct registry *registry);
+const struct fan_table *registry_table(const struct registry *registry);
+const struct fan_registry *registry_root(const struct registry *registry);
+
+/* ---- housekeeping: call each 10 ms or when something is pending ---- */
+
+/*
+ * Opens or re-opens the state region where there is a new one, advances reclamation, ends groups
+ * whose linger is over, and publishes the heartbeat. now_ns: CLOCK_MONOTONIC.
+ */
+void registry_housekeeping(struct registry *registry, uint64_t now_ns);
+/* The dataplane's state region, NULL before there is one. Valid until the next housekeeping. */
+const struct fan_state *registry_state(const struct registry *registry);
+bool registry_dataplane_alive(const struct registry *registry);
+
+/* ---- connections ---- */
+
+/*
+ * Writes a PENDING record (in no group yet). id 0: one is drawn. On return *connection points into
+ * the region (read-only for the caller). -EEXIST: the id is in use (look it up first).
+ * generation, state and id are given by the registry, the rest is taken from *spec.
+ */
+int registry_connection_add(struct registry *registry, const struct fan_connection *spec,
+			    const struct fan_connection **connection);
+
+/*
+ * PENDING -> ACTIVE: into group ALL and the given further channels (threads, single), creating
+ * groups as needed, as one intent. tag_key and generations go into new groups.
+ */
+struct registry_user_keys {
+	uint32_t user_generation;
+	uint8_t key_generation;
+	uint8_t tag_key[16];
+};
+int registry_connection_activate(struct registry *registry, uint64_t id,
+				 const struct registry_user_keys *keys, const uint64_t *channels,
+				 unsigned channel_cnt);
+
+/*
+ * Takes it out of every group (one intent). `generation` must match or it is -ESTALE and nothing
+ * changes. The record is ENDING until its grace period is over, then on_connection_free is called
+ * (its port may be reused from then on) and the record is free.
+ */
+int registry_connection_del(struct registry *registry, uint64_t id, uint32_t generation);
+typedef void (*registry_on_free)(void *arg, uint64_t connection);
+void registry_set_on_connection_free(struct registry *registry, registry_on_free on_free, void *arg);
+
+/* Lease and token deadline: single words, no intent. */
+int registry_connection_renew(struct registry *registry, uint64_t id, uint64_t lease_ns,
+			      uint64_t token_expiry_s);
+const struct fan_connection *registry_connection(const struct registry *registry, uint64_t id);
+/* Next record in state PENDING, ACTIVE or ENDING at or after *cursor (start: 0); NULL at the end. */
+const struct fan_connection *registry_connection_next(const struct registry *registry,
+						      uint32_t *cursor);
+/* Connections of a user: up to max ids, the full count returned. */
+unsigned registry_user_connections(const struct registry *registry, const uint8_t handle[16],
+				   uint64_t *ids, unsigned max);
+/* Channels that a connection stands in, ALL included: up to max, the full count returned. */
+unsigned registry_connection_channels(const struct registry *registry, uint64_t id,
+				      uint64_t *channels, unsigned max);
+
+/*
+ * Revocation: every group of the user is unlinked and its connections go ENDING, as one intent.
+ * What the worker still holds ends with the grace period; the kernel filter is told separately.
+ */
+int registry_user_revoke(struct registry *registry, const uint8_t handle[16]);
+
+struct registry_counts {
+	uint32_t users; /* with a connection */
+	uint32_t connections_pending, connections_active, connections_ending;
+	uint32_t groups, groups_lingering, endpoints_used, endpoints_free;
+	uint32_t sessions, nexthops;
+	uint32_t retired; /* blocks, groups, records waiting for their grace period */
+};
+void registry_counts(const struct registry *registry, struct registry_counts *counts);
+
+/* ---- next hops ---- */
+
+/* Index of the next hop (family, neighbour address, ifindex), made if new. */
+int registry_nexthop_get(struct registry *registry, uint8_t family, const uint8_t address[16],
+			 uint32_t ifindex, const uint8_t source[16], uint16_t mtu, uint32_t *idx);
+/* mac NULL: unresolved. One store. */
+void registry_nexthop_set_mac(struct registry *registry, uint32_t idx, const uint8_t *mac);
+
+/* ---- publisher sessions ---- */
+
+/* spec->id is given by the registry (random high bits, slot in the low ones) and returned in *id. */
+int registry_session_open(struct registry *registry, const struct fan_session *spec, uint64_t *id);
+int registry_session_close(struct registry *registry, uint64_t id);
+const struct fan_session *registry_session_next(const struct registry *registry, uint32_t *cursor);
+
+/* ---- requests and reports ---- */
+
+/* false: the ring is full (the dataplane is stalled); try again later. */
+bool registry_request(struct registry *registry, const struct fan_request *request);
+/* Next report of any worker, of the present state region. */
+bool registry_report(struct registry *registry, struct fan_report *report);
+
+/* Crash points for tests: called with a step's name before each store of a change. NULL: none. */
+typedef void (*registry_step)(void *arg, const char *step);
+void registry_set_step(struct registry *registry, registry_step step, void *arg);
