@@ -4,8 +4,8 @@
  * and the messages go through an in-process queue (control/link.h); a remote agent will carry the same messages over TLS.
  * So: values only, no pointer, no descriptor, no shared state besides them.
  *
- * Agent -> engine: REGISTER, BOUND, ATTACH, RENEW, END, SESSION_OPEN, SESSION_BOUND, SESSION_ATTACH,
- * SESSION_END, FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
+ * Agent -> engine: REGISTER, BOUND, ATTACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH, SESSION_END,
+ * FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
  * RENEWED, ENDED, SESSION_GRANT, SESSION_ATTACHED, SESSION_ENDED.
  *
  * `ref` is the agent's own number for a client's request; an answer repeats it.
@@ -15,6 +15,8 @@
  * engine records it PENDING and has it challenged, or, in a vouched prefix, activates at once;
  * agent passes the descriptor to the client when it has sent BOUND; ACTIVE once it is in the table.
  * A socket that could not be made: END(reason) instead of BOUND.
+ * Publisher: the agent makes a plain socket first; SESSION_OPEN (credential, address) -> SESSION_GRANT
+ * (id, key) or REFUSE.
  * End, by either side: the engine takes it out of the table and sends ENDED; the agent removes the
  * scope at once on ENDED (or before it sends END) and quarantines the port until port_reusable.
  */
@@ -37,7 +39,6 @@ enum message_type {
 	MESSAGE_RENEW,
 	MESSAGE_END,
 	MESSAGE_SESSION_OPEN,
-	MESSAGE_SESSION_BOUND,
 	MESSAGE_SESSION_ATTACH,
 	MESSAGE_SESSION_END,
 	MESSAGE_FOREIGN_DROP,
@@ -129,7 +130,7 @@ struct message {
 			uint32_t uid; /* of the peer, SO_PEERCRED */
 			uint32_t pid;
 		} client;
-		struct { /* BOUND, SESSION_BOUND */
+		struct { /* BOUND */
 			struct message_address address;
 			uint64_t cookie;
 		} bound;
@@ -144,6 +145,7 @@ struct message {
 			char name[FAN_NAME_MAX + 1];
 			char secret[128];
 			char token[MESSAGE_TOKEN_MAX];
+			struct message_address address; /* of the socket that the agent made for it */
 			uint32_t uid;
 		} session_open;
 		struct { /* SESSION_GRANT, SESSION_ATTACHED */
