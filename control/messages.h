@@ -5,7 +5,7 @@
  * So: values only, no pointer, no descriptor, no shared state besides them.
  *
  * Agent -> engine: REGISTER, BOUND, ATTACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH, SESSION_END,
- * FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
+ * FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HOLD, HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
  * RENEWED, ENDED, SESSION_GRANT, SESSION_ATTACHED, SESSION_ENDED.
  *
  * `ref` is the agent's own number for a client's request; an answer repeats it.
@@ -17,8 +17,16 @@
  * A socket that could not be made: END(reason) instead of BOUND.
  * Publisher: the agent makes a plain socket first; SESSION_OPEN (credential, address) -> SESSION_GRANT
  * (id, key) or REFUSE.
+ * Start: before anything else the engine sends one HOLD for each connection in the registry region
+ * (id, u.bound: address, cookie, handle), so that the agent gives its port to nobody else; `end` is
+ * set where the connection is ENDING already: its port rests until agent_port_reusable(). Then
+ * HELLO: all are told; scopes that none of them owns are deleted after reattach_s.
  * End, by either side: the engine takes it out of the table and sends ENDED; the agent removes the
  * scope at once on ENDED (or before it sends END) and quarantines the port until port_reusable.
+ * END repeats in `ref` the ref of the REGISTER or ATTACH that made its client the holder. An END of
+ * another ref than the present holder's is late (the id was replaced meanwhile): the engine ignores
+ * it. Each BOUND is followed by exactly one agent_port_reusable(id), when nothing can reach the
+ * address any more; for one id they come in the order of the ends.
  */
 #pragma once
 
@@ -54,6 +62,7 @@ enum message_type {
 	MESSAGE_SESSION_GRANT,
 	MESSAGE_SESSION_ATTACHED,
 	MESSAGE_SESSION_ENDED,
+	MESSAGE_HOLD, /* at start, before HELLO: this connection has this address and cookie */
 };
 
 /* Machine-readable error, also the `error` of client.sock. Text table in control/messages.c. */
@@ -130,9 +139,10 @@ struct message {
 			uint32_t uid; /* of the peer, SO_PEERCRED */
 			uint32_t pid;
 		} client;
-		struct { /* BOUND */
+		struct { /* BOUND, HOLD */
 			struct message_address address;
 			uint64_t cookie;
+			uint8_t handle[FAN_HANDLE_LEN]; /* HOLD only: the user, its port's last one */
 		} bound;
 		struct { /* GRANT, ATTACHED, RENEWED */
 			char user[FAN_NAME_MAX + 1];
