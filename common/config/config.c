@@ -92,11 +92,17 @@ static int read_file(struct loader *loader)
 		add_line(loader, line);
 		return rc;
 	}
+	/* a key that stands twice is libconfig's to find, and it names the line only */
 	file = config_error_file(&loader->file) ? config_error_file(&loader->file) : loader->path;
 	number = config_error_line(&loader->file);
 	quote_line(file, number, quoted, sizeof(quoted));
-	snprintf(line, sizeof(line), "%.300s:%d: syntax: %s at or just before \"%s\"; correct it",
-		 file, number, config_error_text(&loader->file), quoted);
+	if (strcmp(config_error_text(&loader->file), "duplicate setting name") == 0)
+		snprintf(line, sizeof(line), "%.300s:%d: %.*s: stands there twice; remove one",
+			 file, number, (int)strcspn(quoted, " \t:="), quoted);
+	else
+		snprintf(line, sizeof(line),
+			 "%.300s:%d: syntax: %s at or just before \"%s\"; correct it", file, number,
+			 config_error_text(&loader->file), quoted);
 	add_line(loader, line);
 	return -EINVAL;
 }
