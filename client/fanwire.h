@@ -34,17 +34,17 @@ struct fan_credential {
 
 /* What became of an event. For a fragmented event: its last fragment's place, the least `sent`. */
 struct fan_receipt {
-	uint64_t epoch; /* of the stream; 0 where the user has no such group */
-	uint64_t sequence; /* in the stream; 0 likewise */
+	uint64_t epoch;	    /* of the stream; 0 where the user has no such group */
+	uint64_t sequence;  /* in the stream; 0 likewise */
 	uint32_t attempted; /* connections of the group */
-	uint32_t sent; /* of these, sent to; 0 for an offline user */
+	uint32_t sent;	    /* of these, sent to; 0 for an offline user */
 };
 
 struct fan_event_spec {
-	const char *user; /* name, 1..255 bytes */
-	const char *thread; /* name of a thread, or NULL */
+	const char *user;    /* name, 1..255 bytes */
+	const char *thread;  /* name of a thread, or NULL */
 	uint64_t connection; /* a connection id, or 0; at most one of thread and connection */
-	uint16_t kind; /* the application's own */
+	uint16_t kind;	     /* the application's own */
 	const void *payload;
 	size_t payload_len; /* 0..1 MiB; larger than one datagram: fragmented */
 };
@@ -79,7 +79,8 @@ FAN_API int64_t fan_publish_start(struct fan_publisher *publisher,
 FAN_API int fan_publisher_step(struct fan_publisher *publisher, int timeout_ms,
 			       fan_on_receipt on_receipt, void *arg);
 
-/* Descriptor that is readable when fan_publisher_step() has something to do. Owned by the publisher. */
+/* Descriptor that is readable when fan_publisher_step() has something to do. Owned by the
+ * publisher. */
 FAN_API int fan_publisher_fd(const struct fan_publisher *publisher);
 FAN_API void fan_publisher_close(struct fan_publisher *publisher);
 
@@ -93,31 +94,31 @@ FAN_API int fan_publish_once(const char *client_socket, const struct fan_credent
 struct fan_subscription;
 
 struct fan_subscribe_options {
-	const char *token; /* signed token that names the user */
+	const char *token;	    /* signed token that names the user */
 	const char *const *threads; /* names of threads to join, or NULL */
 	size_t thread_cnt;
-	int single; /* not 0: make the group that reaches this connection alone */
+	int single;	     /* not 0: make the group that reaches this connection alone */
 	uint64_t connection; /* wanted id (62 bits), or 0 to be given one */
-	int family; /* 4, 6 or 0 for the host's first */
-	int timeout_ms; /* until the registration is active; 0: 5,000 */
+	int family;	     /* 4, 6 or 0 for the host's first */
+	int timeout_ms;	     /* until the registration is active; 0: 5,000 */
 };
 
 enum fan_event_type {
-	FAN_EVENT_DATA = 1, /* an event */
-	FAN_EVENT_LOST = 2, /* sequences lost_first..lost_last of (channel, epoch) cannot be had */
+	FAN_EVENT_DATA = 1,  /* an event */
+	FAN_EVENT_LOST = 2,  /* sequences lost_first..lost_last of (channel, epoch) cannot be had */
 	FAN_EVENT_ENDED = 3, /* the registration has ended; `payload` says why (text) */
 };
 
 struct fan_event {
 	enum fan_event_type type;
-	uint64_t channel; /* wire number: kind in the top bits */
+	uint64_t channel;   /* wire number: kind in the top bits */
 	const char *thread; /* name of the thread, where it is one that was joined; else NULL */
 	uint64_t epoch;
 	uint64_t sequence; /* of the last fragment */
 	uint64_t lost_first, lost_last;
 	uint64_t time_ns; /* since the Unix epoch, engine's clock */
 	uint16_t kind;
-	uint64_t publisher; /* session id */
+	uint64_t publisher;  /* session id */
 	const void *payload; /* valid until the next fan_receive() on this subscription */
 	size_t payload_len;
 };

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A publisher session inside: its events, cut into datagrams, and the window of datagrams that are
+ * not yet answered. publisher.c has the session and the events, window.c the datagrams.
+ *
+ * The engine accepts strictly in the order of publisher sequences, so the window is resent from its
+ * gap; what was accepted but whose result went astray is asked for alone. One thread at a time.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/clock.h"
+#include "client/fanwire.h"
+#include "client/seal.h"
+#include "client/uplink.h"
+#include "common/wire/wire.h"
+
+/* Datagrams not yet answered; well under the 1,024 results that the engine keeps a session. */
+#define PUBLISHER_WINDOW 256
+#define PUBLISHER_EVENTS 256  /* events started and not yet reported */
+#define ACK_HISTORY	 1024 /* counters behind the highest that are told apart */
+
+struct publisher_datagram { /* of publisher sequence s: slot s % PUBLISHER_WINDOW */
+	int64_t ticket;
+	uint64_t sent_ns;
+	uint32_t sent_cnt; /* times sent */
+	uint32_t len;
+	bool in_flight;
+	bool done; /* its result is known */
+	uint8_t *packet;
+};
+
+struct publisher_event { /* of ticket t: slot t % PUBLISHER_EVENTS */
+	int64_t ticket;	 /* 0: free */
+	bool finished;
+	bool abandoned; /* nobody waits for it any more */
+	int status;
+	uint32_t unresolved; /* fragments without a result */
+	struct fan_receipt receipt;
+};
+
+struct publisher_cut { /* the event that is being cut into datagrams; ticket 0: none */
+	int64_t ticket;
+	uint8_t *payload; /* our copy, where it did not fit the window at once */
+	const uint8_t *data;
+	size_t len, off;
+	uint32_t fragments_left;
+	struct fan_publish header;
+};
+
+struct fan_publisher {
+	struct uplink uplink;
+	char *name, *secret, *grant; /* of the credential: to attach with */
+	int udp;
+	int epoll_fd;
+	struct clock_timer timer;
+	struct sockaddr_in6 engine;
+	socklen_t engine_len;
+	uint64_t session;
+	uint32_t payload_limit;
+	struct seal seal;
+	bool ended; /* by the engine: nothing can be published any more */
+	char ended_why[256];
+
+	struct publisher_event events[PUBLISHER_EVENTS];
+	int64_t ticket_next;   /* to give out, from 1 */
+	int64_t ticket_first;  /* oldest that may still be in use */
+	uint32_t active_cnt;   /* events without a result, not abandoned */
+	uint32_t finished_cnt; /* events with a result that is not yet reported */
+	struct publisher_cut cut;
+
+	struct publisher_datagram window[PUBLISHER_WINDOW];
+	uint8_t *packets; /* PUBLISHER_WINDOW of packet_len */
+	size_t packet_len;
+	uint64_t base;	    /* lowest publisher sequence without a result */
+	uint64_t next;	    /* next publisher sequence to give */
+	uint64_t send_from; /* nothing below needs sending now */
+	uint64_t accepted;  /* the engine's cumulative acknowledgement */
+	uint32_t in_flight_cnt;
+	uint32_t congestion; /* datagrams that may be in flight */
+	uint32_t threshold;  /* slow start below, one a round trip above */
+	uint32_t congestion_part;
+	uint64_t rtt_ns, rtt_var_ns, rto_ns; /* rtt 0: none measured yet */
+	unsigned backoff;		     /* time-outs in a row */
+	int send_error;			     /* of the last send that failed, for the sentence */
+
+	uint64_t ack_highest;
+	uint64_t ack_seen[ACK_HISTORY / 64]; /* by counter % ACK_HISTORY */
+};
+
+/* window.c */
+int window_init(struct fan_publisher *publisher);
+void window_fini(struct fan_publisher *publisher);
+/* Cuts and seals as much as the window holds, and sends what may be in flight. 0 or -EIO. */
+int window_pump(struct fan_publisher *publisher, uint64_t now_ns);
+/* Takes in the acknowledgements that have come. */
+void window_receive(struct fan_publisher *publisher, uint64_t now_ns);
+/* Resends what is overdue. */
+void window_expire(struct fan_publisher *publisher, uint64_t now_ns);
+/* When window_expire() is due next. */
+uint64_t window_deadline(const struct fan_publisher *publisher);
+
+/* publisher.c: the result of one datagram of an event. */
+void publisher_resolve(struct fan_publisher *publisher, int64_t ticket, bool last_fragment,
+		       const struct fan_result *result);

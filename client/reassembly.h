@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Puts fragmented events together again, per group, by (publisher session, contiguous publisher
+ * sequence). Bounded: so many at a time, so many bytes each, so long. What cannot be completed is
+ * given back as the ranges of sequences that were taken in for it. One thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/wire/wire.h"
+
+#define REASSEMBLY_CNT	     32
+#define REASSEMBLY_EXPIRY_NS UINT64_C(5000000000)
+
+struct reassembly_range {
+	uint64_t channel, epoch, first, last;
+};
+
+/* Ranges that are lost, oldest first; a queue that its owner empties from `head`. */
+struct reassembly_lost {
+	struct reassembly_range *ranges;
+	size_t cnt, head, room;
+};
+
+struct assembly {
+	bool used;
+	bool broken; /* cannot be completed; its further fragments are counted as lost */
+	bool silent; /* began before we joined: not ours to miss */
+	uint64_t channel, epoch, session;
+	uint64_t next; /* publisher sequence of the next fragment */
+	uint64_t started_ns;
+	uint8_t *bytes;
+	size_t len, room;
+	struct reassembly_range *runs; /* sequences taken in */
+	size_t run_cnt, run_room;
+};
+
+struct reassembly {
+	struct assembly assemblies[REASSEMBLY_CNT];
+	unsigned used_cnt;
+	uint8_t *complete; /* the event given out last */
+	struct reassembly_lost lost;
+};
+
+void reassembly_fini(struct reassembly *reassembly);
+
+/*
+ * Takes in any delivery, whole events too: they tell that an earlier one of the session is
+ * abandoned. `joined`: the group was followed before this delivery, so a missing begin is a loss.
+ * 1: *event, *event_len is complete (valid until the next call; a whole event's is `payload`
+ * itself); 0: not yet, or lost; -ENOMEM.
+ */
+int reassembly_add(struct reassembly *reassembly, const struct fan_delivery *delivery,
+		   const uint8_t *payload, bool joined, uint64_t now_ns, const uint8_t **event,
+		   size_t *event_len);
+
+/* Gives up what began REASSEMBLY_EXPIRY_NS ago; everything of a stream; and when that is due next.
+ */
+void reassembly_expire(struct reassembly *reassembly, uint64_t now_ns);
+void reassembly_drop_stream(struct reassembly *reassembly, uint64_t channel, uint64_t epoch);
+uint64_t reassembly_deadline(const struct reassembly *reassembly);
+
+/* Appends to the lost ranges; joins the last one where they touch. Drops it when out of memory. */
+void reassembly_lose(struct reassembly_lost *lost, const struct reassembly_range *range);
+/* The oldest lost range; false: none. */
+bool reassembly_next_lost(struct reassembly_lost *lost, struct reassembly_range *range);

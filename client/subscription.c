@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "client/subscription.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "client/error.h"
+
+#define TIMEOUT_DEFAULT_MS 5000
+
+/* ---- registration ---------------------------------------------------------------------------- */
+
+static json_t *subscribe_request(const struct fan_subscribe_options *options)
+{
+	json_t *threads = json_array();
+	json_t *request;
+	char id[17];
+
+	for (size_t i = 0; i < options->thread_cnt; i++)
+		json_array_append_new(threads, json_string(options->threads[i]));
+	request = json_pack("{s:s, s:s, s:o, s:b}", "op", "subscribe", "token", options->token,
+			    "threads", threads, "single", options->single != 0);
+	if (options->connection) {
+		fan_id_format(id, options->connection);
+		json_object_set_new(request, "connection", json_string(id));
+	}
+	if (options->family)
+		json_object_set_new(request, "family", json_integer(options->family));
+	return request;
+}
+
+static json_t *attach_request(const struct fan_subscription *s)
+{
+	char id[17];
+
+	fan_id_format(id, s->id);
+	return json_pack("{s:s, s:s, s:s}", "op", "attach", "connection", id, "token", s->token);
+}
+
+static int make_streams(struct fan_subscription *s, const struct fan_subscribe_options *options)
+{
+	size_t cnt = 1 + options->thread_cnt + (options->single ? 1 : 0);
+
+	s->streams = calloc(cnt, sizeof(*s->streams));
+	if (!s->streams)
+		return client_error(-ENOMEM, "out of memory for a subscription");
+	s->stream_cnt = cnt;
+	for (size_t i = 0; i < cnt; i++)
+		s->streams[i].tail_due_ns = CLOCK_NEVER;
+	s->streams[0].channel = FAN_CHANNEL_ALL;
+	for (size_t i = 0; i < options->thread_cnt; i++) {
+		struct stream *stream = &s->streams[1 + i];
+		const char *name = options->threads[i];
+
+		if (!name || fan_thread_channel(&stream->channel, name, strlen(name)) < 0)
+			return client_error(-EINVAL, "a thread's name has 1 to %d bytes",
+					    FAN_NAME_MAX);
+		stream->thread = strdup(name);
+		if (!stream->thread)
+			return client_error(-ENOMEM, "out of memory for a subscription");
+	}
+	return 0;
+}
+
+static int take_grant(struct fan_subscription *s, const json_t *answer)
+{
+	const char *user = json_string_value(json_object_get(answer, "user"));
+	uint64_t lease_s, limit;
+
+	if (s->udp < 0 || !user || !client_socket_id(answer, "connection", &s->id) || !s->id ||
+	    fan_handle(s->handle, user, strlen(user)) < 0 ||
+	    !client_socket_number(answer, "lease_seconds", 86400, &lease_s) ||
+	    !client_socket_number(answer, "payload_limit", FAN_PAYLOAD_MAX, &limit))
+		return client_error(-EPROTO, "fanwired's answer lacks an id, user, lease, limit or "
+					     "socket; are both of the same version?");
+	snprintf(s->user, sizeof(s->user), "%s", user);
+	s->lease_s = lease_s ? (uint32_t)lease_s : 1;
+	s->renew_ns = clock_now_ns() + s->lease_s * CLOCK_S_NS / 3;
+	s->streams[s->stream_cnt - 1].channel |= /* the id of a single group is known only now */
+		s->single ? FAN_CHANNEL_SINGLE | s->id : 0;
+	return receive_init(s, (uint32_t)limit);
+}
+
+static int watch(struct fan_subscription *s)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	event.data.fd = s->timer.fd;
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->timer.fd, &event) < 0)
+		return client_error(-errno, "cannot watch the timer: %s", strerror(errno));
+	event.data.fd = s->udp;
+	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->udp, &event) < 0)
+		return client_error(-errno, "cannot watch the socket: %s", strerror(errno));
+	return 0;
+}
+
+/* ---- what fanwired says ---------------------------------------------------------------------- */
+
+static void set_ended(struct fan_subscription *s, const char *reason, const char *text)
+{
+	s->ended = true;
+	snprintf(s->ended_why, sizeof(s->ended_why), "%s: %s", reason, text);
+	uplink_close(&s->uplink);
+}
+
+static void on_attach_refused(struct fan_subscription *s, const char *error, const char *text,
+			      uint64_t now_ns)
+{
+	if (strcmp(error, "connection_unknown") == 0)
+		set_ended(s, "absent", text);
+	else if (strcmp(error, "connection_foreign") == 0 || strncmp(error, "token_", 6) == 0)
+		set_ended(s, strncmp(error, "token_", 6) ? error : "token", text);
+	else /* busy, or failing in a way that may pass */
+		uplink_set_down(&s->uplink, now_ns);
+}
+
+static void on_message(struct fan_subscription *s, const json_t *message, uint64_t now_ns)
+{
+	const char *event = json_string_value(json_object_get(message, "event"));
+	const char *error = json_string_value(json_object_get(message, "error"));
+	const char *text = json_string_value(json_object_get(message, "message"));
+	const char *reason = json_string_value(json_object_get(message, "reason"));
+	uint64_t lease_s;
+
+	if (event && strcmp(event, "active") == 0)
+		s->active = true;
+	else if (event && strcmp(event, "ended") == 0)
+		set_ended(s, reason ? reason : "ended", text ? text : "no reason was given");
+	else if (s->uplink.state == UPLINK_ATTACHING && error)
+		on_attach_refused(s, error, text ? text : "refused", now_ns);
+	else if (s->uplink.state == UPLINK_ATTACHING)
+		uplink_set_up(&s->uplink);
+	if (client_socket_number(message, "lease_seconds", 86400, &lease_s) && lease_s)
+		s->lease_s = (uint32_t)lease_s;
+}
+
+/* At each third of the lease, so that two may get lost. A refused token is not sent again. */
+static void renew(struct fan_subscription *s, uint64_t now_ns)
+{
+	json_t *request;
+
+	if (s->uplink.state != UPLINK_UP || now_ns < s->renew_ns)
+		return;
+	request =
+		json_pack("{s:s, s:s*}", "op", "renew", "token", s->token_fresh ? s->token : NULL);
+	if (client_socket_send(s->uplink.fd, request, -1) == 0)
+		s->token_fresh = false;
+	json_decref(request);
+	s->renew_ns = now_ns + s->lease_s * CLOCK_S_NS / 3;
+}
+
+static void service(struct fan_subscription *s, uint64_t now_ns)
+{
+	json_t *message;
+
+	if (s->ended)
+		return;
+	while (!s->ended && (message = uplink_recv(&s->uplink, now_ns))) {
+		on_message(s, message, now_ns);
+		json_decref(message);
+	}
+	if (s->ended)
+		return;
+	if (uplink_attach_due(&s->uplink, now_ns)) {
+		json_t *request = attach_request(s);
+
+		uplink_attach(&s->uplink, request, s->udp, now_ns);
+		json_decref(request);
+	}
+	renew(s, now_ns);
+}
+
+static uint64_t next_deadline(const struct fan_subscription *s)
+{
+	uint64_t deadline_ns = receive_deadline(s);
+
+	if (s->ended)
+		return s->ended_told ? deadline_ns : 0;
+	deadline_ns = clock_earlier(deadline_ns, s->uplink.deadline_ns);
+	if (s->uplink.state == UPLINK_UP)
+		deadline_ns = clock_earlier(deadline_ns, s->renew_ns);
+	return deadline_ns;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static int wait_active(struct fan_subscription *s, uint64_t deadline_ns)
+{
+	for (;;) {
+		service(s, clock_now_ns());
+		if (s->ended)
+			return client_error(-ETIMEDOUT,
+					    "the registration ended before it was "
+					    "active: %s",
+					    s->ended_why);
+		if (s->active)
+			return 0;
+		receive_challenges(s);
+		if (clock_now_ns() >= deadline_ns)
+			return client_error(-ETIMEDOUT,
+					    "the engine's challenge did not come; see whether the "
+					    "dataplane runs and reaches this host");
+		clock_timer_arm(&s->timer, clock_earlier(s->renew_ns, s->uplink.deadline_ns));
+		clock_poll(s->epoll_fd, deadline_ns);
+	}
+}
+
+static int registration_open(struct fan_subscription *s, const char *client_socket,
+			     const struct fan_subscribe_options *options, uint64_t deadline_ns)
+{
+	json_t *request = subscribe_request(options);
+	json_t *answer = NULL;
+	int status = uplink_open(&s->uplink, s->epoll_fd, client_socket, request, &answer, &s->udp,
+				 deadline_ns);
+
+	json_decref(request);
+	if (status < 0)
+		return status;
+	status = take_grant(s, answer);
+	if (status == 0)
+		status = client_socket_engine(answer, s->udp, &s->engine, &s->engine_len);
+	if (status == 0)
+		status = watch(s);
+	json_decref(answer);
+	return status < 0 ? status : wait_active(s, deadline_ns);
+}
+
+int fan_subscribe(struct fan_subscription **subscription, const char *client_socket,
+		  const struct fan_subscribe_options *options)
+{
+	uint64_t deadline_ns;
+	struct fan_subscription *s;
+	int status;
+
+	if (!options || !options->token)
+		return client_error(-EINVAL, "a subscription needs a token");
+	s = calloc(1, sizeof(*s));
+	if (!s || sodium_init() < 0) {
+		free(s);
+		return client_error(-ENOMEM, "out of memory for a subscription");
+	}
+	deadline_ns =
+		clock_deadline(options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_DEFAULT_MS);
+	s->udp = s->timer.fd = s->uplink.fd = -1;
+	s->single = options->single != 0;
+	s->token = strdup(options->token);
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (!s->token || s->epoll_fd < 0 || clock_timer_open(&s->timer) < 0) {
+		status = client_error(-errno, "cannot make descriptors: %s", strerror(errno));
+		goto fail;
+	}
+	status = make_streams(s, options);
+	if (status == 0)
+		status = registration_open(s, client_socket, options, deadline_ns);
+	if (status < 0)
+		goto fail;
+	clock_timer_arm(&s->timer, next_deadline(s));
+	*subscription = s;
+	return 0;
+fail:
+	fan_subscription_close(s);
+	return status;
+}
+
+void fan_subscription_close(struct fan_subscription *s)
+{
+	if (!s)
+		return;
+	uplink_close(&s->uplink);
+	clock_timer_close(&s->timer);
+	if (s->udp >= 0)
+		close(s->udp);
+	if (s->epoll_fd >= 0)
+		close(s->epoll_fd);
+	receive_fini(s);
+	for (size_t i = 0; i < s->stream_cnt; i++)
+		free(s->streams[i].thread);
+	free(s->streams);
+	free(s->token);
+	free(s);
+}
+
+static int tell_ended(struct fan_subscription *s, struct fan_event *event)
+{
+	if (s->ended_told)
+		return client_error(-ENOTCONN, "the registration has ended (%s); subscribe again",
+				    s->ended_why);
+	s->ended_told = true;
+	*event = (struct fan_event){.type = FAN_EVENT_ENDED,
+				    .payload = s->ended_why,
+				    .payload_len = strlen(s->ended_why)};
+	return 1;
+}
+
+/* One round: what is at hand, else what time has brought. 1, 0 or -errno. */
+static int receive_round(struct fan_subscription *s, struct fan_event *event)
+{
+	uint64_t now_ns;
+	int status;
+
+	/* the client socket once a batch: not a system call an event */
+	if (receive_deadline(s) != 0 || s->ended) {
+		now_ns = clock_now_ns();
+		service(s, now_ns);
+		status = receive_next(s, event);
+		if (status != 0)
+			return status;
+		receive_expire(s, now_ns);
+	}
+	status = receive_next(s, event);
+	if (status == 0 && s->ended)
+		status = tell_ended(s, event);
+	return status;
+}
+
+int fan_receive(struct fan_subscription *s, struct fan_event *event, int timeout_ms)
+{
+	uint64_t deadline_ns = timeout_ms ? clock_deadline(timeout_ms) : 0;
+	int status;
+
+	while ((status = receive_round(s, event)) == 0) {
+		clock_timer_arm(&s->timer, next_deadline(s));
+		if (timeout_ms == 0 || clock_now_ns() >= deadline_ns)
+			return 0;
+		clock_poll(s->epoll_fd, deadline_ns);
+	}
+	clock_timer_arm(&s->timer, next_deadline(s));
+	return status;
+}
+
+int fan_subscription_set_token(struct fan_subscription *s, const char *token)
+{
+	char *copy = token ? strdup(token) : NULL;
+
+	if (!copy)
+		return client_error(token ? -ENOMEM : -EINVAL, "a fresh token is needed");
+	free(s->token);
+	s->token = copy;
+	s->token_fresh = true;
+	s->renew_ns = 0; /* now: the old one may be about to expire */
+	clock_timer_arm(&s->timer, 0);
+	return 0;
+}
+
+int fan_subscription_fd(const struct fan_subscription *s)
+{
+	return s->epoll_fd;
+}
+
+int fan_subscription_socket(const struct fan_subscription *s)
+{
+	return s->udp;
+}
+
+uint64_t fan_subscription_id(const struct fan_subscription *s)
+{
+	return s->id;
+}
+
+const char *fan_subscription_user(const struct fan_subscription *s)
+{
+	return s->user;
+}
