@@ -44,6 +44,8 @@ int scope_set(struct scope_maps *maps, uint64_t cookie, const struct scope *scop
 int scope_del(struct scope_maps *maps, uint64_t cookie);
 /* -ENOENT: the socket has none. */
 int scope_get(struct scope_maps *maps, uint64_t cookie, struct scope *scope);
+/* Entries of the map. */
+uint32_t scope_cnt(const struct scope_maps *maps);
 /* Calls on_scope for every scope; it may delete or change any. Returns their number or -errno. */
 typedef void (*scope_on_each)(void *arg, uint64_t cookie, const struct scope *scope);
 int scope_each(struct scope_maps *maps, scope_on_each on_scope, void *arg);

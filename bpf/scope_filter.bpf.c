@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only
+/*
+ * Socket filter of a scoped UDP socket: only datagrams of the socket's own user pass, whole and
+ * with a right filter tag. It runs for each datagram before it is queued, and sees the UDP header
+ * at offset 0. The verdict is nothing or everything, never a shortened datagram.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/types.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "scope.h"
+#include "scopes.bpf.h"
+#include "siphash.bpf.h"
+
+#define UDP_LEN	      8
+#define HEADER_LEN    100
+#define WIRE_VERSION  1
+#define TYPE_DELIVERY 0x10
+#define TYPE_STATUS   0x12
+#define FOREIGN_MAX   1024
+
+#define DROP 0
+#define PASS 0xffffffff
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCOPE_VERDICT_CNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FOREIGN_MAX);
+	__type(key, struct foreign_key);
+	__type(value, __u64);
+} foreign SEC(".maps");
+
+/* docs/wire-format.md: the delivery header. Read from a copy on the stack, so alignment holds. */
+struct header {
+	__u8 version;
+	__u8 type;
+	__u8 flags;
+	__u8 key_generation;
+	__be16 payload_len;
+	__be16 kind;
+	__u64 handle[2];
+	__u64 position[4]; /* channel, epoch, sequence, time */
+	__be32 user_generation;
+	__u8 rest[32]; /* session, publisher sequence, sealing tag */
+	__u8 filter_tag[8];
+} __attribute__((packed, aligned(8)));
+_Static_assert(sizeof(struct header) == 104, "header of 100 bytes, rounded up to 8");
+_Static_assert(__builtin_offsetof(struct header, filter_tag) == 92, "tag follows what it covers");
+
+static __always_inline __u32 count(__u32 verdict)
+{
+	__u64 *cnt = bpf_map_lookup_elem(&verdicts, &verdict);
+
+	if (cnt)
+		(*cnt)++;
+	return verdict == SCOPE_ACCEPTED ? PASS : DROP;
+}
+
+/* Where the packet says that it comes from; zeros where the network header cannot be read. */
+static __always_inline void source_address(struct __sk_buff *skb, __u8 source[16])
+{
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		bpf_skb_load_bytes_relative(skb, 8, source, 16, BPF_HDR_START_NET);
+	} else if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		source[10] = 0xff;
+		source[11] = 0xff;
+		bpf_skb_load_bytes_relative(skb, 12, source + 12, 4, BPF_HDR_START_NET);
+	}
+}
+
+/* For the audit. Before the tag is looked at: a forgery that names another user matters most. */
+static __noinline int note_foreign(struct __sk_buff *skb, const struct header *header,
+				   const struct scope *scope)
+{
+	struct foreign_key key = {};
+	__u64 one = 1, *cnt;
+
+	if (!header || !scope)
+		return 0;
+	__builtin_memcpy(key.victim, header->handle, sizeof(key.victim));
+	__builtin_memcpy(key.owner, scope->handle, sizeof(key.owner));
+	source_address(skb, key.source);
+	cnt = bpf_map_lookup_elem(&foreign, &key);
+	if (!cnt && !bpf_map_update_elem(&foreign, &key, &one, BPF_NOEXIST))
+		return 0;
+	cnt = bpf_map_lookup_elem(&foreign, &key);
+	if (cnt)
+		__sync_fetch_and_add(cnt, 1);
+	return 0;
+}
+
+/*
+ * A copy, so that one packet is judged by one scope: cookie_again is read after all the rest, so a
+ * scope that was replaced by another socket's on the way is seen.
+ */
+static __always_inline int scope_of(struct __sk_buff *skb, struct scope *scope)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	struct scope_entry *entry = bpf_map_lookup_elem(&scopes, &cookie);
+
+	if (!entry || *(volatile __u64 *)&entry->cookie != cookie)
+		return -1;
+	__builtin_memcpy(scope, &entry->scope, sizeof(*scope));
+	asm volatile("" ::: "memory");
+	return *(volatile __u64 *)&entry->cookie_again == cookie &&
+			       *(volatile __u64 *)&entry->cookie == cookie
+		       ? 0
+		       : -1;
+}
+
+static __always_inline int tag_ok(const struct header *header, const __u64 key[2])
+{
+	__u64 tag;
+
+	__builtin_memcpy(&tag, header->filter_tag, sizeof(tag));
+	return siphash_header((const __u64 *)header, key[0], key[1]) == tag;
+}
+
+/* What the header says, against the length of the datagram and what this filter knows. */
+static __always_inline __u32 judge_form(const struct __sk_buff *skb, const struct header *header)
+{
+	if (header->version != WIRE_VERSION)
+		return SCOPE_DROP_VERSION;
+	if (header->type < TYPE_DELIVERY || header->type > TYPE_STATUS)
+		return SCOPE_DROP_TYPE;
+	if (UDP_LEN + HEADER_LEN + (__u32)bpf_ntohs(header->payload_len) != skb->len)
+		return SCOPE_DROP_LENGTH;
+	return SCOPE_ACCEPTED;
+}
+
+/* Whether it is this user's, of a generation that is in force, and from somebody with the key. */
+static __always_inline __u32 judge_scope(struct __sk_buff *skb, const struct header *header,
+					 const struct scope *scope)
+{
+	__u64 owner[2];
+
+	__builtin_memcpy(owner, scope->handle, sizeof(owner));
+	if (header->handle[0] != owner[0] || header->handle[1] != owner[1]) {
+		note_foreign(skb, header, scope);
+		return SCOPE_DROP_FOREIGN_USER;
+	}
+	if (bpf_ntohl(header->user_generation) != scope->user_generation)
+		return SCOPE_DROP_USER_GENERATION;
+	if (header->key_generation == scope->key_generation)
+		return tag_ok(header, scope->tag_key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
+	if (header->key_generation == scope->previous_key_generation)
+		return tag_ok(header, scope->previous_tag_key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
+	return SCOPE_DROP_KEY_GENERATION;
+}
+
+SEC("socket")
+int scope_filter(struct __sk_buff *skb)
+{
+	struct header header = {};
+	struct scope scope;
+	__u32 verdict;
+
+	if (scope_of(skb, &scope))
+		return count(SCOPE_DROP_NO_SCOPE);
+	if (skb->gso_segs > 1 || skb->gso_size) /* injected ones may leave gso_segs at 0 */
+		return count(SCOPE_DROP_SUPER_PACKET);
+	if (skb->len < UDP_LEN + HEADER_LEN ||
+	    bpf_skb_load_bytes(skb, UDP_LEN, &header, HEADER_LEN))
+		return count(SCOPE_DROP_SHORT);
+	verdict = judge_form(skb, &header);
+	if (verdict != SCOPE_ACCEPTED)
+		return count(verdict);
+	return count(judge_scope(skb, &header, &scope));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
