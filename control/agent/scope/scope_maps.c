@@ -93,14 +93,14 @@ static int pins_reconcile(struct scope_maps *maps, int adopted, char why[1024])
 	if (!cnt)
 		return pins_remove_all(dir);
 	snprintf(why, 1024,
-		 "%u sockets of subscribers live on objects in %s that do not fit: %s. End these "
-		 "subscribers and start again; or cut them all off: rm %s/guard* %s/scope*",
+		 "%u sockets of subscribers live on objects in %s that do not fit: %s. Put the old "
+		 "value back, or cut them all off and start again: rm %s/guard* %s/scope*",
 		 cnt, dir,
 		 adopted == -ERANGE
 			 ? "the port range is another now (network.port_first, port_last)"
 			 : "limits.max_connections is larger now, or they are of another "
 			   "version",
-		 dir);
+		 dir, dir);
 	return adopted;
 }
 
