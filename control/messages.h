@@ -50,7 +50,7 @@ enum message_type {
 	MESSAGE_SESSION_ATTACH,
 	MESSAGE_SESSION_END,
 	MESSAGE_FOREIGN_DROP,
-	MESSAGE_AGENT_STATUS,
+	MESSAGE_AGENT_STATUS, /* a wall fell (error WALL_FAILED, reason) or all stand again (NONE) */
 	/* engine -> agent */
 	MESSAGE_HELLO = 64,
 	MESSAGE_GRANT,
