@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The agent: client.sock, and the scoped sockets, filters, guard and ports of one receiving host.
- * It decides nothing about users: the engine does, and tells it in messages. Event-loop thread only.
+ * It decides nothing about users: the engine does, and tells it in messages. Event-loop thread
+ * only.
  */
 #pragma once
 
@@ -28,9 +29,9 @@ struct agent_status {
 	enum wall_state filter, guard;
 	char filter_why[256], guard_why[256]; /* when failed or off */
 	uint64_t verdicts[16]; /* by enum scope_verdict; names from agent_verdict_name() */
-	uint64_t guards[8]; /* by enum guard_verdict */
-	uint32_t scopes; /* entries in the kernel map */
-	uint32_t clients; /* connections on client.sock */
+	uint64_t guards[8];    /* by enum guard_verdict */
+	uint32_t scopes;       /* entries in the kernel map */
+	uint32_t clients;      /* connections on client.sock */
 	uint32_t ports_used, ports_resting, ports_free;
 };
 /* Checks the kernel afresh (links still attached? maps still there?) and fills *status. */

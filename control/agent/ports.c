@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "control/agent/ports.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+enum slot_state {
+	SLOT_FREE, /* in the free list of its family */
+	SLOT_USED,
+	SLOT_RESTING, /* in the resting list, oldest first */
+	SLOT_OVERDUE, /* rested its time, waits for ports_reusable() alone; in no list */
+};
+
+struct slot {
+	uint64_t connection;
+	uint64_t released_ns;
+	uint8_t handle[16];	       /* present or last user */
+	uint32_t prev, next;	       /* in the list of its state */
+	uint32_t id_prev, id_next;     /* waiting for ports_reusable(), by connection */
+	uint32_t user_prev, user_next; /* resting and reusable, by last user */
+	uint8_t state;
+	bool reusable;
+};
+
+struct list {
+	uint32_t first, last;
+};
+
+struct ports {
+	struct slot *slots;
+	uint32_t cnt;
+	uint32_t port_cnt; /* of one address */
+	uint16_t port_first;
+	uint64_t quarantine_ns;
+	struct fan_address address[FAN_ADDRESSES_MAX];
+	unsigned address_cnt;
+	struct list free[2]; /* IPv4, IPv6 */
+	struct list resting;
+	struct list *by_id, *by_user; /* hash buckets, bucket_mask + 1 of each */
+	uint32_t bucket_mask;
+	uint8_t seed[crypto_shorthash_KEYBYTES];
+	uint32_t used_cnt, free_cnt;
+};
+
+/* One doubly linked list over slot indices; `off` says which pair of links it uses. */
+enum links { LINKS_STATE, LINKS_ID, LINKS_USER };
+
+static uint32_t *prev_of(struct ports *ports, enum links links, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	return links == LINKS_STATE ? &slot->prev
+	       : links == LINKS_ID  ? &slot->id_prev
+				    : &slot->user_prev;
+}
+
+static uint32_t *next_of(struct ports *ports, enum links links, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	return links == LINKS_STATE ? &slot->next
+	       : links == LINKS_ID  ? &slot->id_next
+				    : &slot->user_next;
+}
+
+static void list_add(struct ports *ports, struct list *list, enum links links, uint32_t idx)
+{
+	*prev_of(ports, links, idx) = list->last;
+	*next_of(ports, links, idx) = PORT_NONE;
+	if (list->last == PORT_NONE)
+		list->first = idx;
+	else
+		*next_of(ports, links, list->last) = idx;
+	list->last = idx;
+}
+
+static void list_del(struct ports *ports, struct list *list, enum links links, uint32_t idx)
+{
+	uint32_t prev = *prev_of(ports, links, idx), next = *next_of(ports, links, idx);
+
+	if (prev == PORT_NONE)
+		list->first = next;
+	else
+		*next_of(ports, links, prev) = next;
+	if (next == PORT_NONE)
+		list->last = prev;
+	else
+		*prev_of(ports, links, next) = prev;
+}
+
+/* Seeded: clients choose connection ids, and must not choose buckets. */
+static struct list *bucket(struct ports *ports, struct list *table, const void *key, size_t len)
+{
+	uint8_t hash[crypto_shorthash_BYTES];
+	uint32_t idx;
+
+	crypto_shorthash(hash, key, len, ports->seed);
+	memcpy(&idx, hash, sizeof(idx));
+	return &table[idx & ports->bucket_mask];
+}
+
+static struct list *id_bucket(struct ports *ports, uint64_t connection)
+{
+	return bucket(ports, ports->by_id, &connection, sizeof(connection));
+}
+
+static struct list *user_bucket(struct ports *ports, const uint8_t handle[16])
+{
+	return bucket(ports, ports->by_user, handle, 16);
+}
+
+static const struct fan_address *address_of(const struct ports *ports, uint32_t idx)
+{
+	return &ports->address[idx / ports->port_cnt];
+}
+
+static unsigned family_idx(const struct ports *ports, uint32_t idx)
+{
+	return address_of(ports, idx)->family == 6;
+}
+
+static void add_free(struct ports *ports, uint32_t idx)
+{
+	ports->slots[idx].state = SLOT_FREE;
+	list_add(ports, &ports->free[family_idx(ports, idx)], LINKS_STATE, idx);
+	ports->free_cnt++;
+}
+
+/* Interleaved over the addresses, so that the first connections spread over the pool. */
+static void fill(struct ports *ports)
+{
+	for (uint32_t port = 0; port < ports->port_cnt; port++)
+		for (uint32_t address = 0; address < ports->address_cnt; address++)
+			add_free(ports, address * ports->port_cnt + port);
+}
+
+struct ports *ports_create(const struct fan_config *config, uint64_t quarantine_ns)
+{
+	struct ports *ports;
+	uint32_t bucket_cnt = 16;
+
+	if (!config->receiver_address_cnt || config->port_last < config->port_first)
+		return NULL;
+	ports = calloc(1, sizeof(*ports));
+	if (!ports)
+		return NULL;
+	ports->port_first = config->port_first;
+	ports->port_cnt = config->port_last - config->port_first + 1U;
+	ports->address_cnt = config->receiver_address_cnt;
+	ports->cnt = ports->port_cnt * ports->address_cnt;
+	ports->quarantine_ns = quarantine_ns;
+	memcpy(ports->address, config->receiver_address, sizeof(ports->address));
+	while (bucket_cnt < ports->cnt)
+		bucket_cnt *= 2;
+	ports->bucket_mask = bucket_cnt - 1;
+	randombytes_buf(ports->seed, sizeof(ports->seed));
+	ports->slots = calloc(ports->cnt, sizeof(*ports->slots));
+	ports->by_id = malloc(bucket_cnt * sizeof(*ports->by_id));
+	ports->by_user = malloc(bucket_cnt * sizeof(*ports->by_user));
+	if (!ports->slots || !ports->by_id || !ports->by_user) {
+		ports_destroy(ports);
+		return NULL;
+	}
+	memset(ports->by_id, 0xff, bucket_cnt * sizeof(*ports->by_id)); /* PORT_NONE */
+	memset(ports->by_user, 0xff, bucket_cnt * sizeof(*ports->by_user));
+	memset(ports->free, 0xff, sizeof(ports->free));
+	memset(&ports->resting, 0xff, sizeof(ports->resting));
+	fill(ports);
+	return ports;
+}
+
+void ports_destroy(struct ports *ports)
+{
+	if (!ports)
+		return;
+	free(ports->slots);
+	free(ports->by_id);
+	free(ports->by_user);
+	free(ports);
+}
+
+static void set_used(struct ports *ports, uint32_t idx, const uint8_t handle[16],
+		     uint64_t connection, struct port *port)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	slot->state = SLOT_USED;
+	slot->connection = connection;
+	memcpy(slot->handle, handle, sizeof(slot->handle));
+	ports->used_cnt++;
+	*port = (struct port){
+		.idx = idx,
+		.address = *address_of(ports, idx),
+		.port = (uint16_t)(ports->port_first + idx % ports->port_cnt),
+	};
+}
+
+/* Moves on what has rested its time. Each slot is moved once a rest. */
+static void expire(struct ports *ports, uint64_t now_ns)
+{
+	uint32_t idx;
+
+	while ((idx = ports->resting.first) != PORT_NONE) {
+		struct slot *slot = &ports->slots[idx];
+
+		if (now_ns - slot->released_ns < ports->quarantine_ns)
+			return;
+		list_del(ports, &ports->resting, LINKS_STATE, idx);
+		if (slot->reusable) {
+			list_del(ports, user_bucket(ports, slot->handle), LINKS_USER, idx);
+			add_free(ports, idx);
+		} else {
+			slot->state = SLOT_OVERDUE;
+		}
+	}
+}
+
+static bool take_last(struct ports *ports, unsigned family, const uint8_t handle[16], uint32_t *out)
+{
+	struct list *users = user_bucket(ports, handle);
+
+	for (uint32_t idx = users->first; idx != PORT_NONE; idx = ports->slots[idx].user_next) {
+		struct slot *slot = &ports->slots[idx];
+
+		if (memcmp(slot->handle, handle, sizeof(slot->handle)) ||
+		    address_of(ports, idx)->family != family)
+			continue;
+		list_del(ports, users, LINKS_USER, idx);
+		list_del(ports, &ports->resting, LINKS_STATE, idx);
+		*out = idx;
+		return true;
+	}
+	return false;
+}
+
+static void del_free(struct ports *ports, uint32_t idx)
+{
+	list_del(ports, &ports->free[family_idx(ports, idx)], LINKS_STATE, idx);
+	ports->free_cnt--;
+}
+
+int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t connection,
+	       uint64_t now_ns, struct port *port)
+{
+	uint32_t idx;
+
+	expire(ports, now_ns);
+	if (!take_last(ports, family, handle, &idx)) {
+		idx = ports->free[family == 6].first;
+		if (idx == PORT_NONE)
+			return -ENOSPC;
+		del_free(ports, idx);
+	}
+	set_used(ports, idx, handle, connection, port);
+	return 0;
+}
+
+int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
+	       const uint8_t handle[16], uint64_t connection, struct port *port)
+{
+	uint32_t off = (uint32_t)port_number - ports->port_first;
+
+	if (port_number < ports->port_first || off >= ports->port_cnt)
+		return -ENOENT;
+	for (uint32_t i = 0; i < ports->address_cnt; i++) {
+		uint32_t idx = i * ports->port_cnt + off;
+
+		if (ports->address[i].family != address->family ||
+		    memcmp(ports->address[i].bytes, address->bytes, sizeof(address->bytes)))
+			continue;
+		if (ports->slots[idx].state != SLOT_FREE)
+			return -ENOENT;
+		del_free(ports, idx);
+		set_used(ports, idx, handle, connection, port);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static void set_reusable(struct ports *ports, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	slot->reusable = true;
+	if (slot->state == SLOT_OVERDUE)
+		add_free(ports, idx);
+	else
+		list_add(ports, user_bucket(ports, slot->handle), LINKS_USER, idx);
+}
+
+void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64_t now_ns)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (idx >= ports->cnt || slot->state != SLOT_USED)
+		return;
+	slot->state = SLOT_RESTING;
+	slot->released_ns = now_ns;
+	slot->reusable = false;
+	ports->used_cnt--;
+	list_add(ports, &ports->resting, LINKS_STATE, idx);
+	if (wait_reusable) {
+		list_add(ports, id_bucket(ports, slot->connection), LINKS_ID, idx);
+		return;
+	}
+	/* No user has this handle: a bind that failed is not tried again at once. */
+	memset(slot->handle, 0, sizeof(slot->handle));
+	set_reusable(ports, idx);
+}
+
+void ports_reusable(struct ports *ports, uint64_t connection)
+{
+	struct list *waiting = id_bucket(ports, connection);
+
+	/* Appended at release: the first match is the oldest. */
+	for (uint32_t idx = waiting->first; idx != PORT_NONE; idx = ports->slots[idx].id_next) {
+		if (ports->slots[idx].connection != connection)
+			continue;
+		list_del(ports, waiting, LINKS_ID, idx);
+		set_reusable(ports, idx);
+		return;
+	}
+}
+
+void ports_count(struct ports *ports, uint64_t now_ns, struct ports_counts *counts)
+{
+	expire(ports, now_ns);
+	counts->used = ports->used_cnt;
+	counts->free = ports->free_cnt;
+	counts->resting = ports->cnt - ports->used_cnt - ports->free_cnt;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Who has which (address, port) of the receivers' pool. Every pair is free, used by one connection,
+ * or resting: after its end it goes to nobody until the engine said that no worker can reach it any
+ * more (ports_reusable) and, for another user than its last, until quarantine_ns have passed too.
+ * Of the free ones the one that has been free longest goes first. Each call is O(1).
+ *
+ * Owner: the agent. Pure data structure (the caller brings the clock); one thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config/config.h"
+
+struct ports;
+
+struct port {
+	uint32_t idx; /* names the pair to ports_release() and the like */
+	struct fan_address address;
+	uint16_t port;
+};
+
+#define PORT_NONE UINT32_MAX
+
+/* NULL: out of memory, or an empty pool. `config` is read here only. */
+struct ports *ports_create(const struct fan_config *config, uint64_t quarantine_ns);
+void ports_destroy(struct ports *ports); /* NULL is allowed */
+
+/*
+ * Takes a pair for a connection of the user with this handle. -ENOSPC: each pair of this family (4
+ * or 6) is used or resting.
+ */
+int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t connection,
+	       uint64_t now_ns, struct port *port);
+/*
+ * Takes this very pair (a connection of before a restart has it). -ENOENT: not of the pool, or not
+ * free; then *port is untouched.
+ */
+int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
+	       const uint8_t handle[16], uint64_t connection, struct port *port);
+
+/*
+ * used -> resting. wait_reusable: the table may know the pair; it rests until ports_reusable() too.
+ * Without, its owner never got as far as the table, and has no claim to it either.
+ */
+void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64_t now_ns);
+/*
+ * The engine's word that the address of this ended connection can be reached no more. Where several
+ * pairs rest under one id, it goes to the one that was released first.
+ */
+void ports_reusable(struct ports *ports, uint64_t connection);
+
+struct ports_counts {
+	uint32_t used, resting, free;
+};
+void ports_count(struct ports *ports, uint64_t now_ns, struct ports_counts *counts);

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the agent's files share: its state, and the two flows (subscriber.c, publisher.c) that
+ * agent.c hands requests of clients and messages of the engine to. Event-loop thread only.
+ */
+#pragma once
+
+#include "common/config/config.h"
+#include "control/agent/agent.h"
+#include "control/agent/client_socket.h"
+#include "control/agent/holders.h"
+#include "control/agent/ports.h"
+#include "control/agent/scope/scope_maps.h"
+#include "control/agent/scope/scoped_socket.h"
+#include "control/link.h"
+
+struct event;
+
+struct agent {
+	const struct fan_config *config;
+	struct link *link;
+	struct scope_maps *maps;
+	struct ports *ports;
+	struct client_socket *clients;
+	struct holders *connections, *sessions;
+	struct event *tick;	  /* each second */
+	struct event *sweep;	  /* once, reattach_s after HELLO */
+	struct scope_walls walls; /* as last looked at */
+	bool wall_failed;	  /* what the engine was last told */
+};
+
+uint64_t agent_now_ns(void);
+/* Looks at the walls afresh. true: one has failed; `why` (256 bytes) names it. */
+bool agent_wall_failed(struct agent *agent, char why[MESSAGE_REASON_MAX]);
+/* The engine's address of this family, or NULL. */
+const struct fan_address *agent_engine_address(const struct agent *agent, unsigned family);
+/*
+ * The first family of the pool that the engine reaches too, for a client that asked for `wanted`
+ * (0: any), but not `tried` (0: none). 0: there is none.
+ */
+unsigned agent_family(const struct agent *agent, unsigned wanted, unsigned tried);
+/* Hands the client an error and lets it ask again. */
+void agent_refuse(struct client *client, enum message_error error, const char *reason);
+
+/* ---- subscriber.c ---- */
+void subscriber_subscribe(struct agent *agent, struct client *client,
+			  const struct client_request *request);
+void subscriber_renew(struct agent *agent, struct client *client,
+		      const struct client_request *request);
+void subscriber_attach(struct agent *agent, struct client *client,
+		       const struct client_request *request, int descriptor);
+void subscriber_gone(struct agent *agent, struct client *client);
+void subscriber_on_hold(struct agent *agent, const struct message *message);
+void subscriber_on_grant(struct agent *agent, const struct message *message);
+void subscriber_on_active(struct agent *agent, const struct message *message);
+void subscriber_on_attached(struct agent *agent, const struct message *message);
+void subscriber_on_renewed(struct agent *agent, const struct message *message);
+void subscriber_on_ended(struct agent *agent, const struct message *message);
+/* Deletes the scopes that no registration owns. */
+void subscriber_sweep(struct agent *agent);
+
+/* ---- publisher.c ---- */
+void publisher_open(struct agent *agent, struct client *client,
+		    const struct client_request *request);
+void publisher_attach(struct agent *agent, struct client *client,
+		      const struct client_request *request, int descriptor);
+void publisher_gone(struct agent *agent, struct client *client);
+void publisher_on_grant(struct agent *agent, const struct message *message);
+void publisher_on_attached(struct agent *agent, const struct message *message);
+void publisher_on_ended(struct agent *agent, const struct message *message);

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Subscriptions: subscribe, attach, renew, and every way they end. A holder in agent->connections
+ * owns a scope in the kernel and a port of the pool; all three come and go together.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "control/agent/state.h"
+
+/*
+ * A former subscriber may keep an ended socket open, and with it its port, for as long as it likes:
+ * such a port is passed over.
+ */
+#define BIND_ATTEMPTS 64
+
+static void ask_engine(struct agent *agent, struct client *client, enum message_type type,
+		       const struct client_request *request, uint64_t id)
+{
+	struct message message = {.type = type, .ref = client->ref, .id = id};
+
+	memcpy(message.u.client.token, request->token, sizeof(message.u.client.token));
+	memcpy(message.u.client.threads, request->threads,
+	       request->thread_cnt * sizeof(request->threads[0]));
+	message.u.client.thread_cnt = request->thread_cnt;
+	message.u.client.single = request->single;
+	message.u.client.uid = client->uid;
+	message.u.client.pid = client->pid;
+	client->op = request->op;
+	link_to_engine(agent->link, &message);
+}
+
+static void send_end(struct agent *agent, uint64_t id, uint64_t ref, enum message_end end,
+		     const char *reason)
+{
+	struct message message = {.type = MESSAGE_END, .id = id, .ref = ref, .end = end};
+
+	snprintf(message.reason, sizeof(message.reason), "%s", reason);
+	link_to_engine(agent->link, &message);
+}
+
+/* The client that waits for the engine's word on its claim to this connection. */
+static struct client *claimant(struct agent *agent, const struct holder *holder)
+{
+	struct client *client = client_find(agent->clients, holder->attaching);
+
+	return client && client->op == REQUEST_ATTACH && client->holder == holder ? client : NULL;
+}
+
+/* From here on the socket is nobody's: it receives nothing, and its port rests. */
+static void end_holder(struct agent *agent, struct holder *holder)
+{
+	int err = scope_del(agent->maps, holder->cookie);
+	struct client *waiting = claimant(agent, holder);
+
+	if (err && err != -ENOENT)
+		fan_log(FAN_LOG_ERROR, "agent", "cannot delete the scope of connection %016llx: %s",
+			(unsigned long long)holder->id, strerror(-err));
+	if (holder->port_idx != PORT_NONE)
+		ports_release(agent->ports, holder->port_idx, true, agent_now_ns());
+	if (holder->client)
+		holder->client->holder = NULL;
+	if (waiting)
+		waiting->holder = NULL;
+	holders_del(holder);
+}
+
+static void hold(struct client *client, struct holder *holder)
+{
+	holder->client = client;
+	client->holder = holder;
+	client->state = CLIENT_SUBSCRIBER;
+	client->op = 0;
+	client_complete(client);
+}
+
+/* ---- subscribe ---- */
+
+void subscriber_subscribe(struct agent *agent, struct client *client,
+			  const struct client_request *request)
+{
+	if (!agent_family(agent, request->family, 0)) {
+		client_refuse(client, 0, MESSAGE_ERROR_NO_PORT,
+			      "this host has no receiver address of that family that the engine "
+			      "reaches; leave \"family\" out");
+		return;
+	}
+	client->family = request->family;
+	client->state = CLIENT_WAITING;
+	ask_engine(agent, client, MESSAGE_REGISTER, request, request->connection);
+}
+
+struct made {
+	struct port port;
+	struct scoped_socket socket;
+};
+
+static int open_socket(struct agent *agent, unsigned family, const struct message *grant,
+		       struct made *made, char why[256])
+{
+	struct scope scope;
+	int err = -EADDRINUSE;
+
+	scope_fill(&scope, &grant->u.grant.scope, grant->id);
+	for (unsigned n = 0; n < BIND_ATTEMPTS && err == -EADDRINUSE; n++) {
+		if (ports_take(agent->ports, family, scope.handle, grant->id, agent_now_ns(),
+			       &made->port))
+			return -ENOSPC;
+		err = scoped_socket_open(agent->maps, &scope, &made->port.address, made->port.port,
+					 &made->socket, why);
+		if (err)
+			ports_release(agent->ports, made->port.idx, false, agent_now_ns());
+	}
+	return err == -EADDRINUSE ? -ENOSPC : err;
+}
+
+/* In the family that was asked for, or in one that has a port. */
+static int make_socket(struct agent *agent, const struct client *client,
+		       const struct message *grant, struct made *made, char why[256])
+{
+	unsigned family = agent_family(agent, client->family, 0);
+	int err = open_socket(agent, family, grant, made, why);
+
+	family = agent_family(agent, client->family, family);
+	if (err == -ENOSPC && family)
+		err = open_socket(agent, family, grant, made, why);
+	if (err == -ENOSPC)
+		snprintf(why, 256,
+			 "every port of the receivers' pool is in use or resting; try again in %u "
+			 "s, "
+			 "or let the administrator widen network.port_first..port_last",
+			 agent->config->quarantine_s);
+	return err;
+}
+
+static json_t *granted(const struct agent *agent, const struct message *message,
+		       const struct fan_address *address, uint16_t port, const char *state)
+{
+	char id[17], text[46], engine[46];
+	const struct fan_address *from = agent_engine_address(agent, address->family);
+
+	fan_id_format(id, message->id);
+	fan_address_format(text, address->bytes, address->family);
+	fan_address_format(engine, from->bytes, from->family);
+	return json_pack("{s:b,s:s,s:I,s:s,s:s,s:i,s:I,s:s,s:i,s:i,s:s}", "ok", 1, "connection", id,
+			 "generation", (json_int_t)message->u.grant.generation, "user",
+			 message->u.grant.user, "address", text, "port", (int)port, "lease_seconds",
+			 (json_int_t)message->u.grant.lease_s, "engine_address", engine,
+			 "engine_port", (int)agent->config->engine_port, "payload_limit",
+			 (int)agent->config->payload_limit, "state", state);
+}
+
+static void send_bound(struct agent *agent, struct client *client, uint64_t id,
+		       const struct made *made)
+{
+	struct message message = {.type = MESSAGE_BOUND, .ref = client->ref, .id = id};
+
+	memcpy(message.u.bound.address.bytes, made->port.address.bytes, 16);
+	message.u.bound.address.family = made->port.address.family;
+	message.u.bound.address.port = made->port.port;
+	message.u.bound.cookie = made->socket.cookie;
+	link_to_engine(agent->link, &message);
+}
+
+void subscriber_on_grant(struct agent *agent, const struct message *message)
+{
+	struct client *client = client_find(agent->clients, message->ref);
+	struct holder *holder = holders_find(agent->connections, message->id);
+	char why[256] = "";
+	struct made made;
+	int err;
+
+	if (!client || client->op != REQUEST_SUBSCRIBE) {
+		send_end(agent, message->id, message->ref, MESSAGE_END_CLOSED,
+			 "the subscriber left before its socket was made");
+		return;
+	}
+	err = make_socket(agent, client, message, &made, why);
+	if (err) {
+		send_end(agent, message->id, message->ref, MESSAGE_END_SOCKET, why);
+		agent_refuse(client, err == -ENOSPC ? MESSAGE_ERROR_NO_PORT : MESSAGE_ERROR_SOCKET,
+			     why);
+		return;
+	}
+	if (holder)
+		end_holder(agent, holder);
+	holder = holders_add(agent->connections, message->id);
+	holder->cookie = made.socket.cookie;
+	holder->port_idx = made.port.idx;
+	hold(client, holder);
+	send_bound(agent, client, message->id, &made);
+	client_send(client, granted(agent, message, &made.port.address, made.port.port, "pending"),
+		    made.socket.fd);
+	close(made.socket.fd);
+}
+
+void subscriber_on_active(struct agent *agent, const struct message *message)
+{
+	struct holder *holder = holders_find(agent->connections, message->id);
+	char id[17];
+
+	if (!holder || !holder->client)
+		return;
+	fan_id_format(id, message->id);
+	client_send(holder->client, json_pack("{s:s,s:s}", "event", "active", "connection", id),
+		    -1);
+}
+
+/* ---- attach ---- */
+
+static int option(int fd, int name)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? -1 : value;
+}
+
+/* Whether the descriptor is the very socket of this connection: its cookie's scope says so. */
+static enum message_error check_descriptor(struct agent *agent, int fd, uint64_t id,
+					   uint64_t *cookie, struct scope *scope, const char **why)
+{
+	int domain = option(fd, SO_DOMAIN);
+
+	*why = "the descriptor is not a scoped UDP socket; send the one that subscribe gave";
+	if ((domain != AF_INET && domain != AF_INET6) || option(fd, SO_TYPE) != SOCK_DGRAM ||
+	    option(fd, SO_PROTOCOL) != IPPROTO_UDP || socket_cookie(fd, cookie))
+		return MESSAGE_ERROR_BAD_REQUEST;
+	if (scope_get(agent->maps, *cookie, scope)) {
+		*why = "the descriptor's socket has no scope (any more): the registration has "
+		       "ended; subscribe again";
+		return MESSAGE_ERROR_CONNECTION_UNKNOWN;
+	}
+	if (scope->connection != id) {
+		*why = "the descriptor is the socket of another connection";
+		return MESSAGE_ERROR_BAD_REQUEST;
+	}
+	return MESSAGE_ERROR_NONE;
+}
+
+void subscriber_attach(struct agent *agent, struct client *client,
+		       const struct client_request *request, int descriptor)
+{
+	struct holder *holder = holders_find(agent->connections, request->connection);
+	struct message message = {.type = MESSAGE_ATTACH, .ref = client->ref};
+	enum message_error error;
+	struct scope scope;
+	const char *why;
+	uint64_t cookie;
+
+	error = check_descriptor(agent, descriptor, request->connection, &cookie, &scope, &why);
+	if (!error && (!holder || holder->cookie != cookie)) {
+		error = MESSAGE_ERROR_CONNECTION_UNKNOWN;
+		why = "no such registration (any more); subscribe again";
+	} else if (!error && (holder->client || claimant(agent, holder))) {
+		error = MESSAGE_ERROR_BUSY;
+		why = "another client holds this connection; close that one first";
+	}
+	if (error) {
+		client_refuse(client, 0, error, why);
+		return;
+	}
+	message.id = request->connection;
+	memcpy(message.u.client.token, request->token, sizeof(message.u.client.token));
+	message.u.client.cookie = cookie;
+	memcpy(message.u.client.handle, scope.handle, sizeof(message.u.client.handle));
+	message.u.client.uid = client->uid;
+	message.u.client.pid = client->pid;
+	holder->attaching = client->ref;
+	client->holder = holder;
+	client->op = REQUEST_ATTACH;
+	client->state = CLIENT_WAITING;
+	link_to_engine(agent->link, &message);
+}
+
+void subscriber_on_attached(struct agent *agent, const struct message *message)
+{
+	struct client *client = client_find(agent->clients, message->ref);
+	struct holder *holder = holders_find(agent->connections, message->id);
+	const struct message_address *from = &message->u.grant.address;
+	struct fan_address address = {.family = from->family};
+	struct scope scope;
+
+	if (!holder || holder->attaching != message->ref)
+		return; /* ended meanwhile; whoever asked was told */
+	holder->attaching = 0;
+	if (!client) {
+		end_holder(agent, holder);
+		send_end(agent, message->id, message->ref, MESSAGE_END_CLOSED,
+			 "the subscriber left while it re-attached");
+		return;
+	}
+	memcpy(address.bytes, from->bytes, sizeof(address.bytes));
+	/* Keys may have changed while fanwired was down. */
+	scope_fill(&scope, &message->u.grant.scope, message->id);
+	if (scope_set(agent->maps, holder->cookie, &scope))
+		fan_log(FAN_LOG_WARNING, "agent", "cannot refresh the scope of connection %016llx",
+			(unsigned long long)message->id);
+	hold(client, holder);
+	client_send(client, granted(agent, message, &address, from->port, "active"), -1);
+}
+
+/* ---- renew ---- */
+
+void subscriber_renew(struct agent *agent, struct client *client,
+		      const struct client_request *request)
+{
+	ask_engine(agent, client, MESSAGE_RENEW, request, client->holder->id);
+}
+
+void subscriber_on_renewed(struct agent *agent, const struct message *message)
+{
+	struct client *client = client_find(agent->clients, message->ref);
+
+	if (!client || client->op != REQUEST_RENEW)
+		return;
+	client->op = 0;
+	client_send(client,
+		    json_pack("{s:b,s:s,s:I}", "ok", 1, "op", "renew", "lease_seconds",
+			      (json_int_t)message->u.grant.lease_s),
+		    -1);
+}
+
+/* ---- end ---- */
+
+void subscriber_gone(struct agent *agent, struct client *client)
+{
+	uint64_t id = client->holder->id;
+
+	end_holder(agent, client->holder);
+	send_end(agent, id, client->ref, MESSAGE_END_CLOSED,
+		 "the subscriber closed its connection or died");
+}
+
+void subscriber_on_ended(struct agent *agent, const struct message *message)
+{
+	struct holder *holder = holders_find(agent->connections, message->id);
+	struct client *client = holder ? holder->client : NULL;
+	char id[17];
+
+	if (!holder)
+		return; /* our own END, confirmed */
+	if (!client)
+		client = claimant(agent, holder);
+	end_holder(agent, holder);
+	if (!client)
+		return;
+	fan_id_format(id, message->id);
+	client->state = CLIENT_ENDED;
+	client->op = 0;
+	client_send(client,
+		    json_pack("{s:s,s:s,s:s,s:s}", "event", "ended", "connection", id, "reason",
+			      message_end_name(message->end), "message", message->reason),
+		    -1);
+	client_end(client);
+}
+
+/* ---- after a restart ---- */
+
+void subscriber_on_hold(struct agent *agent, const struct message *message)
+{
+	const struct message_address *bound = &message->u.bound.address;
+	struct fan_address address = {.family = bound->family};
+	struct holder *holder;
+	struct port port;
+
+	if (holders_find(agent->connections, message->id))
+		return;
+	memcpy(address.bytes, bound->bytes, sizeof(address.bytes));
+	holder = holders_add(agent->connections, message->id);
+	holder->cookie = message->u.bound.cookie;
+	if (!ports_hold(agent->ports, &address, bound->port, message->u.bound.handle, message->id,
+			&port))
+		holder->port_idx = port.idx;
+	if (message->end)
+		end_holder(agent, holder);
+}
+
+static void sweep_scope(void *arg, uint64_t cookie, const struct scope *scope)
+{
+	struct agent *agent = arg;
+	struct holder *holder = holders_find(agent->connections, scope->connection);
+
+	if (!holder || holder->cookie != cookie)
+		scope_del(agent->maps, cookie);
+}
+
+void subscriber_sweep(struct agent *agent)
+{
+	int cnt = scope_each(agent->maps, sweep_scope, agent);
+
+	if (cnt < 0)
+		fan_log(FAN_LOG_WARNING, "agent", "cannot sweep stale scopes: %s", strerror(-cnt));
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "control/link.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/event.h>
+
+/* Messages delivered before other events get their turn. */
+#define LINK_BATCH 128
+
+struct envelope {
+	struct envelope *next;
+	bool to_engine;
+	struct message message;
+};
+
+struct end_point {
+	link_on_message on_message;
+	void *arg;
+};
+
+struct link {
+	struct event *wakeup;
+	struct envelope *first, **last;
+	struct end_point agent, engine;
+};
+
+static struct envelope *pop(struct link *link)
+{
+	struct envelope *envelope = link->first;
+
+	if (!envelope)
+		return NULL;
+	link->first = envelope->next;
+	if (!link->first)
+		link->last = &link->first;
+	return envelope;
+}
+
+static void on_wakeup(evutil_socket_t fd, short what, void *arg)
+{
+	struct link *link = arg;
+
+	for (unsigned n = 0; n < LINK_BATCH; n++) {
+		struct envelope *envelope = pop(link);
+
+		if (!envelope)
+			return;
+		/* Read at delivery: a side that has gone meanwhile (NULL) gets nothing. */
+		const struct end_point *to = envelope->to_engine ? &link->engine : &link->agent;
+
+		if (to->on_message)
+			to->on_message(to->arg, &envelope->message);
+		free(envelope);
+	}
+	if (link->first)
+		event_active(link->wakeup, EV_TIMEOUT, 0);
+}
+
+struct link *link_create(struct event_base *base)
+{
+	struct link *link = calloc(1, sizeof(*link));
+
+	if (!link)
+		return NULL;
+	link->last = &link->first;
+	link->wakeup = event_new(base, -1, 0, on_wakeup, link);
+	if (!link->wakeup) {
+		free(link);
+		return NULL;
+	}
+	return link;
+}
+
+void link_destroy(struct link *link)
+{
+	struct envelope *envelope;
+
+	if (!link)
+		return;
+	event_free(link->wakeup);
+	while ((envelope = pop(link)))
+		free(envelope);
+	free(link);
+}
+
+void link_set_agent(struct link *link, link_on_message on_message, void *arg)
+{
+	link->agent = (struct end_point){on_message, arg};
+}
+
+void link_set_engine(struct link *link, link_on_message on_message, void *arg)
+{
+	link->engine = (struct end_point){on_message, arg};
+}
+
+#define UNION_LEN(member) sizeof(((struct message *)0)->u.member)
+
+/* Bytes of the union that a message of this type uses. */
+static size_t used_len(enum message_type type)
+{
+	switch (type) {
+	case MESSAGE_REGISTER:
+	case MESSAGE_RENEW:
+	case MESSAGE_ATTACH:
+		return UNION_LEN(client);
+	case MESSAGE_BOUND:
+	case MESSAGE_HOLD:
+		return UNION_LEN(bound);
+	case MESSAGE_GRANT:
+	case MESSAGE_ATTACHED:
+	case MESSAGE_RENEWED:
+		return UNION_LEN(grant);
+	case MESSAGE_SESSION_OPEN:
+	case MESSAGE_SESSION_ATTACH:
+		return UNION_LEN(session_open);
+	case MESSAGE_SESSION_GRANT:
+	case MESSAGE_SESSION_ATTACHED:
+		return UNION_LEN(session);
+	case MESSAGE_FOREIGN_DROP:
+		return UNION_LEN(foreign);
+	case MESSAGE_END:
+	case MESSAGE_SESSION_END:
+	case MESSAGE_AGENT_STATUS:
+	case MESSAGE_HELLO:
+	case MESSAGE_REFUSE:
+	case MESSAGE_ACTIVE:
+	case MESSAGE_ENDED:
+	case MESSAGE_SESSION_ENDED:
+		return 0;
+	}
+	fprintf(stderr, "link: message of unknown type %d\n", (int)type);
+	abort();
+}
+
+static void push(struct link *link, bool to_engine, const struct message *message)
+{
+	struct envelope *envelope = calloc(1, sizeof(*envelope));
+
+	if (!envelope) {
+		/* Dropping a message would lose an end or a grant for ever; a restart loses
+		 * nothing. */
+		fprintf(stderr, "link: out of memory\n");
+		abort();
+	}
+	envelope->to_engine = to_engine;
+	memcpy(&envelope->message, message, offsetof(struct message, u) + used_len(message->type));
+	*link->last = envelope;
+	link->last = &envelope->next;
+	event_active(link->wakeup, EV_TIMEOUT, 0);
+}
+
+void link_to_engine(struct link *link, const struct message *message)
+{
+	push(link, true, message);
+}
+
+void link_to_agent(struct link *link, const struct message *message)
+{
+	push(link, false, message);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "control/messages.h"
+
+static const char *const error_names[MESSAGE_ERROR_CNT] = {
+	[MESSAGE_ERROR_NONE] = "none",
+	[MESSAGE_ERROR_BAD_REQUEST] = "bad_request",
+	[MESSAGE_ERROR_TOKEN_INVALID] = "token_invalid",
+	[MESSAGE_ERROR_TOKEN_EXPIRED] = "token_expired",
+	[MESSAGE_ERROR_TOKEN_AUDIENCE] = "token_audience",
+	[MESSAGE_ERROR_TOKEN_USER] = "token_user",
+	[MESSAGE_ERROR_CONNECTION_FOREIGN] = "connection_foreign",
+	[MESSAGE_ERROR_CONNECTION_UNKNOWN] = "connection_unknown",
+	[MESSAGE_ERROR_LIMIT_USER] = "limit_user",
+	[MESSAGE_ERROR_LIMIT_OVERALL] = "limit_overall",
+	[MESSAGE_ERROR_HANDLE_TAKEN] = "handle_taken",
+	[MESSAGE_ERROR_NO_PORT] = "no_port",
+	[MESSAGE_ERROR_SOCKET] = "socket",
+	[MESSAGE_ERROR_WALL_FAILED] = "wall_failed",
+	[MESSAGE_ERROR_CREDENTIAL] = "credential",
+	[MESSAGE_ERROR_NO_DATAPLANE] = "no_dataplane",
+	[MESSAGE_ERROR_BUSY] = "busy",
+	[MESSAGE_ERROR_INTERNAL] = "internal",
+};
+
+static const char *const end_names[MESSAGE_END_CNT] = {
+	[MESSAGE_END_NONE] = "none",
+	[MESSAGE_END_CLOSED] = "closed",
+	[MESSAGE_END_LEASE] = "lease",
+	[MESSAGE_END_TOKEN] = "token",
+	[MESSAGE_END_REPLACED] = "replaced",
+	[MESSAGE_END_REVOKED] = "revoked",
+	[MESSAGE_END_DISCONNECTED] = "disconnected",
+	[MESSAGE_END_CHALLENGE] = "challenge",
+	[MESSAGE_END_ABSENT] = "absent",
+	[MESSAGE_END_SOCKET] = "socket",
+	[MESSAGE_END_ENGINE] = "engine",
+};
+
+const char *message_error_name(enum message_error error)
+{
+	/* An unknown number is a bug of the sender; the client still gets a word of the protocol.
+	 */
+	if ((unsigned)error >= MESSAGE_ERROR_CNT)
+		return error_names[MESSAGE_ERROR_INTERNAL];
+	return error_names[error];
+}
+
+const char *message_end_name(enum message_end end)
+{
+	if ((unsigned)end >= MESSAGE_END_CNT)
+		return end_names[MESSAGE_END_ENGINE];
+	return end_names[end];
+}
