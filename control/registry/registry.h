@@ -23,7 +23,11 @@
 
 struct registry;
 
-/* Creates the region, or takes over the existing one: redo, sweep, everything unlinked rests a grace period. */
+/*
+ * Creates the region, or takes over the existing one: sweep, redo; everything unlinked rests a
+ * grace period. `why` (1024 bytes) gets a sentence for a person. -EBUSY another fanwired has it;
+ * -EPROTO, -ENODATA corrupt, of another ABI or of other limits.
+ */
 int registry_open(struct registry **registry, const struct fan_config *config, char why[1024]);
 void registry_close(struct registry *registry); /* the region stays */
 const char *registry_why(const struct registry *registry);
@@ -45,7 +49,8 @@ bool registry_dataplane_alive(const struct registry *registry);
 
 /*
  * Writes a PENDING record (in no group yet). id 0: one is drawn. On return *connection points into
- * the region (read-only for the caller). -EEXIST: the id is in use (look it up first).
+ * the region (read-only for the caller). -EEXIST: the id is in use (look it up first), also
+ * while its connection is ENDING.
  * generation, state and id are given by the registry, the rest is taken from *spec.
  */
 int registry_connection_add(struct registry *registry, const struct fan_connection *spec,
@@ -71,16 +76,17 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
  */
 int registry_connection_del(struct registry *registry, uint64_t id, uint32_t generation);
 typedef void (*registry_on_free)(void *arg, uint64_t connection);
-void registry_set_on_connection_free(struct registry *registry, registry_on_free on_free, void *arg);
+void registry_set_on_connection_free(struct registry *registry, registry_on_free on_free,
+				     void *arg);
 
 /* Lease and token deadline: single words, no intent. */
 int registry_connection_renew(struct registry *registry, uint64_t id, uint64_t lease_ns,
 			      uint64_t token_expiry_s);
 const struct fan_connection *registry_connection(const struct registry *registry, uint64_t id);
-/* Next record in state PENDING, ACTIVE or ENDING at or after *cursor (start: 0); NULL at the end. */
+/* Next record that is not FREE at or after *cursor (start: 0); NULL at the end. */
 const struct fan_connection *registry_connection_next(const struct registry *registry,
 						      uint32_t *cursor);
-/* Connections of a user: up to max ids, the full count returned. */
+/* Connections of a user, PENDING and ACTIVE: up to max ids, the full count returned. */
 unsigned registry_user_connections(const struct registry *registry, const uint8_t handle[16],
 				   uint64_t *ids, unsigned max);
 /* Channels that a connection stands in, ALL included: up to max, the full count returned. */
@@ -112,7 +118,11 @@ void registry_nexthop_set_mac(struct registry *registry, uint32_t idx, const uin
 
 /* ---- publisher sessions ---- */
 
-/* spec->id is given by the registry (random high bits, slot in the low ones) and returned in *id. */
+/*
+ * spec->id and state_epoch are given by the registry (id: random high bits, slot in the low ones,
+ * returned in *id). -ENOTCONN: there is no state region yet. A session whose state_epoch is not
+ * the present state region's is dead and stays listed until it is closed.
+ */
 int registry_session_open(struct registry *registry, const struct fan_session *spec, uint64_t *id);
 int registry_session_close(struct registry *registry, uint64_t id);
 const struct fan_session *registry_session_next(const struct registry *registry, uint32_t *cursor);

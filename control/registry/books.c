@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Private memory: indices, lists and free stacks. Sized at open, so that no change allocates. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/wire/wire.h"
+#include "control/registry/internal.h"
+
+uint32_t stack_pop(struct stack *stack)
+{
+	return stack->cnt ? stack->items[--stack->cnt] : NONE;
+}
+
+void stack_push(struct stack *stack, uint32_t idx)
+{
+	stack->items[stack->cnt++] = idx;
+}
+
+static uint64_t id_hash(const struct registry *r, uint64_t id)
+{
+	return fan_mix(id ^ r->index_seed[0], r->index_seed[1] ^ UINT64_C(0x9e3779b97f4a7c15));
+}
+
+static uint64_t handle_hash(const struct registry *r, const uint8_t handle[16])
+{
+	return fan_table_hash(r->index_seed, handle, FAN_CHANNEL_ALL);
+}
+
+static bool same_id(const void *owner, uint32_t connection, const void *key)
+{
+	const struct registry *r = owner;
+
+	return r->connections[connection].id == *(const uint64_t *)key;
+}
+
+static bool same_handle(const void *owner, uint32_t user, const void *key)
+{
+	const struct registry *r = owner;
+
+	return memcmp(r->users[user].handle, key, 16) == 0;
+}
+
+uint32_t connection_find(const struct registry *r, uint64_t id)
+{
+	return index_get(&r->ids, id_hash(r, id), &id);
+}
+
+uint32_t user_find(const struct registry *r, const uint8_t handle[16])
+{
+	return index_get(&r->handles, handle_hash(r, handle), handle);
+}
+
+void ids_add(struct registry *r, uint32_t connection)
+{
+	index_add(&r->ids, id_hash(r, r->connections[connection].id), connection);
+}
+
+void ids_del(struct registry *r, uint32_t connection)
+{
+	index_del(&r->ids, id_hash(r, r->connections[connection].id), connection);
+}
+
+/* There are as many user records as connections and groups, so one is always free. */
+static uint32_t user_get(struct registry *r, const uint8_t handle[16])
+{
+	uint32_t user = user_find(r, handle);
+
+	if (user != NONE)
+		return user;
+	user = stack_pop(&r->free_users);
+	r->users[user] = (struct user){.connections = NONE, .groups = NONE};
+	memcpy(r->users[user].handle, handle, 16);
+	index_add(&r->handles, handle_hash(r, handle), user);
+	return user;
+}
+
+static void user_put(struct registry *r, uint32_t user)
+{
+	const struct user *u = &r->users[user];
+
+	if (u->connections != NONE || u->groups != NONE)
+		return;
+	index_del(&r->handles, handle_hash(r, u->handle), user);
+	stack_push(&r->free_users, user);
+}
+
+void user_link_connection(struct registry *r, uint32_t connection)
+{
+	uint32_t user = user_get(r, r->connections[connection].handle);
+	struct user *u = &r->users[user];
+
+	r->connection_books[connection].link =
+		(struct link){.user = user, .prev = NONE, .next = u->connections};
+	if (u->connections != NONE)
+		r->connection_books[u->connections].link.prev = connection;
+	u->connections = connection;
+	if (u->connection_cnt++ == 0)
+		r->counts.users++;
+}
+
+void user_unlink_connection(struct registry *r, uint32_t connection)
+{
+	struct link *link = &r->connection_books[connection].link;
+	struct user *u = &r->users[link->user];
+
+	if (link->next != NONE)
+		r->connection_books[link->next].link.prev = link->prev;
+	if (link->prev != NONE)
+		r->connection_books[link->prev].link.next = link->next;
+	else
+		u->connections = link->next;
+	if (--u->connection_cnt == 0)
+		r->counts.users--;
+	user_put(r, link->user);
+}
+
+void user_link_group(struct registry *r, uint32_t group)
+{
+	uint32_t user = user_get(r, r->groups[group].handle);
+	struct user *u = &r->users[user];
+
+	r->group_books[group].link = (struct link){.user = user, .prev = NONE, .next = u->groups};
+	if (u->groups != NONE)
+		r->group_books[u->groups].link.prev = group;
+	u->groups = group;
+	r->counts.groups++;
+}
+
+void user_unlink_group(struct registry *r, uint32_t group)
+{
+	struct link *link = &r->group_books[group].link;
+	struct user *u = &r->users[link->user];
+
+	if (link->next != NONE)
+		r->group_books[link->next].link.prev = link->prev;
+	if (link->prev != NONE)
+		r->group_books[link->prev].link.next = link->next;
+	else
+		u->groups = link->next;
+	r->counts.groups--;
+	user_put(r, link->user);
+}
+
+/* As many memberships as endpoints: one is free wherever an endpoint was. */
+void membership_add(struct registry *r, uint32_t connection, uint32_t group)
+{
+	uint32_t m = stack_pop(&r->free_memberships);
+
+	r->memberships[m].group = group;
+	r->memberships[m].next = r->connection_books[connection].memberships;
+	r->connection_books[connection].memberships = m;
+}
+
+void membership_del(struct registry *r, uint32_t connection, uint32_t group)
+{
+	uint32_t *at = &r->connection_books[connection].memberships;
+
+	for (; *at != NONE; at = &r->memberships[*at].next) {
+		uint32_t m = *at;
+
+		if (r->memberships[m].group != group)
+			continue;
+		*at = r->memberships[m].next;
+		stack_push(&r->free_memberships, m);
+		return;
+	}
+}
+
+bool membership_has(const struct registry *r, uint32_t connection, uint32_t group)
+{
+	uint32_t m = r->connection_books[connection].memberships;
+
+	while (m != NONE && r->memberships[m].group != group)
+		m = r->memberships[m].next;
+	return m != NONE;
+}
+
+static bool stack_init(struct stack *stack, uint32_t max, bool full)
+{
+	stack->items = calloc(max ? max : 1, sizeof(*stack->items));
+	if (!stack->items)
+		return false;
+	for (uint32_t i = max; full && i-- > 0;)
+		stack_push(stack, i);
+	return true;
+}
+
+int books_init(struct registry *r)
+{
+	const struct fan_registry *root = r->root;
+	uint32_t user_cnt = root->connection_cnt + root->group_cnt;
+
+	r->users = calloc(user_cnt, sizeof(*r->users));
+	r->connection_books = calloc(root->connection_cnt, sizeof(*r->connection_books));
+	r->group_books = calloc(root->group_cnt, sizeof(*r->group_books));
+	r->memberships = calloc(root->endpoint_cnt, sizeof(*r->memberships));
+	if (!r->users || !r->connection_books || !r->group_books || !r->memberships)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < root->connection_cnt; i++)
+		r->connection_books[i].memberships = NONE;
+	r->linger_first = r->linger_last = NONE;
+	if (!stack_init(&r->free_users, user_cnt, true) ||
+	    !stack_init(&r->free_memberships, root->endpoint_cnt, true) ||
+	    !stack_init(&r->free_connections, root->connection_cnt, false) ||
+	    !stack_init(&r->free_groups, root->group_cnt, false) ||
+	    !stack_init(&r->free_overflow, root->overflow_cnt, false) ||
+	    !stack_init(&r->free_sessions, root->session_cnt, false) ||
+	    !stack_init(&r->freed, root->connection_cnt, false))
+		return -ENOMEM;
+	if (block_pool_init(&r->blocks, root->endpoint_cnt) < 0 ||
+	    index_init(&r->ids, root->connection_cnt, r, same_id) < 0 ||
+	    index_init(&r->handles, user_cnt, r, same_handle) < 0)
+		return -ENOMEM;
+	return 0;
+}
+
+void books_fini(struct registry *r)
+{
+	struct stack *stacks[] = {&r->free_users,  &r->free_memberships, &r->free_connections,
+				  &r->free_groups, &r->free_overflow,	 &r->free_sessions,
+				  &r->freed};
+
+	for (unsigned i = 0; i < sizeof(stacks) / sizeof(stacks[0]); i++)
+		free(stacks[i]->items);
+	free(r->users);
+	free(r->connection_books);
+	free(r->group_books);
+	free(r->memberships);
+	block_pool_fini(&r->blocks);
+	index_fini(&r->ids);
+	index_fini(&r->handles);
+}
