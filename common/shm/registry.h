@@ -178,7 +178,7 @@ struct fan_registry {
 	uint32_t nexthop_cnt;
 	uint32_t request_cnt; /* power of two */
 	uint8_t challenge_key[16]; /* constant for the region's life */
-	uint64_t reports_epoch; /* W's own: the state region whose reports report_tail counts */
+	uint8_t pad0[8];
 	/* Changing. Each on a line of its own where a worker polls it. */
 	uint64_t heartbeat_ns __attribute__((aligned(64))); /* W, each second: CLOCK_MONOTONIC */
 	uint64_t max_unattended_ns; /* 0: never stop delivering */

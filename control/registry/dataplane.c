@@ -42,29 +42,6 @@ static bool state_fits(const struct registry *r, const struct fan_region *region
 	return true;
 }
 
-/*
- * Counts in a new state region start anew: our side of the rings follows. Where only fanwired was
- * restarted, the epoch that the tails count for is the same and nothing is lost.
- */
-static void rings_follow(struct registry *r)
-{
-	struct fan_registry *root = r->root;
-	uint64_t epoch = r->state->header.creation_epoch;
-	uint32_t tail;
-
-	if (root->reports_epoch != epoch) {
-		for (unsigned w = 0; w < FAN_WORKERS_MAX; w++)
-			__atomic_store_n(&root->report_tail[w], 0, __ATOMIC_RELEASE);
-		__atomic_store_n(&root->reports_epoch, epoch, __ATOMIC_RELEASE);
-	}
-	/* pairs with the consumer's release in fan_ring_try_pop() */
-	tail = __atomic_load_n(&r->state->request_tail, __ATOMIC_ACQUIRE);
-	if (root->request_head - tail > root->request_cnt)
-		/* Release: pairs with the acquire in fan_ring_try_pop(); such counts read as empty
-		 * there until now. */
-		__atomic_store_n(&root->request_head, tail, __ATOMIC_RELEASE);
-}
-
 static void attach(struct registry *r, struct fan_region *region)
 {
 	if (r->state) {
@@ -76,7 +53,6 @@ static void attach(struct registry *r, struct fan_region *region)
 	r->state_region = *region;
 	r->state = region->base;
 	r->workers = (const void *)((const char *)region->base + r->state->workers_off);
-	rings_follow(r);
 	retire_resnap(r);
 }
 
@@ -114,21 +90,10 @@ bool registry_request(struct registry *r, const struct fan_request *request)
 				 &r->root->request_head, &r->state->request_tail, request);
 }
 
-static bool report_pop(struct registry *r, unsigned worker, struct fan_report *report)
-{
-	const struct fan_worker_state *w = &r->workers[worker];
-	uint32_t *tail = &r->root->report_tail[worker];
-	uint32_t head = __atomic_load_n(&w->report_head, __ATOMIC_ACQUIRE); /* see fan_ring */
-
-	if (head - *tail > FAN_REPORT_CNT) {
-		/* Not a count that a right producer has: start again where it stands. */
-		__atomic_store_n(tail, head, __ATOMIC_RELEASE); /* pairs with try_push's acquire */
-		return false;
-	}
-	return fan_ring_try_pop(w->reports, FAN_REPORT_CNT, sizeof(*report), &w->report_head, tail,
-				report);
-}
-
+/*
+ * A dataplane that starts sets its ends of the rings to where ours stand, so neither a restart nor
+ * a new state region needs anything here; counts that are impossible read as full and as empty.
+ */
 bool registry_report(struct registry *r, struct fan_report *report)
 {
 	if (!r->state)
@@ -136,7 +101,10 @@ bool registry_report(struct registry *r, struct fan_report *report)
 	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++) {
 		unsigned worker = (r->report_worker + i) % FAN_WORKERS_MAX;
 
-		if (report_pop(r, worker, report)) {
+		const struct fan_worker_state *w = &r->workers[worker];
+
+		if (fan_ring_try_pop(w->reports, FAN_REPORT_CNT, sizeof(*report), &w->report_head,
+				     &r->root->report_tail[worker], report)) {
 			r->report_worker = worker + 1;
 			return true;
 		}
