@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The loop of a worker. No allocation but from mempools, no lock, no log line, no system call of
+ * ours while there is work. */
+#include <rte_cycles.h>
+
+#include "dataplane/housekeeping.h"
+#include "dataplane/worker.h"
+
+#define EMPTY_POLLS_BEFORE_SLEEP 64
+
+unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt)
+{
+	unsigned work = cnt;
+
+	w->burst_no++;
+	parse_burst(w, received, cnt); /* frames become publishes; echoes become reports */
+	work += handover_collect(w);   /* what other workers have for us */
+	if (work == 0)
+		return 0;
+	worker_clock(w);
+	session_open_burst(w);	 /* publishes: authentic, and in their publisher's order */
+	lookup_burst(w);	 /* events: their groups */
+	sequence_burst(w);	 /* their places in the groups' streams */
+	fanout_burst(w);	 /* a copy to each endpoint, and the port takes them */
+	session_finish_burst(w); /* results are kept */
+	ack_burst(w);		 /* and told */
+	return work;
+}
+
+static unsigned receive(struct worker *w, struct rte_mbuf **received)
+{
+	const struct plane *plane = w->plane;
+
+	if (w->idx >= plane->rx_queue_cnt || __atomic_load_n(&plane->draining, __ATOMIC_RELAXED))
+		return 0;
+	return rte_eth_rx_burst(plane->port_id, (uint16_t)w->idx, received,
+				(uint16_t)plane->config.burst);
+}
+
+static void idle(struct worker *w, unsigned work)
+{
+	if (work || w->plane->config.idle_sleep_us == 0)
+		w->empty_polls = 0;
+	else if (++w->empty_polls > EMPTY_POLLS_BEFORE_SLEEP)
+		rte_delay_us_sleep(w->plane->config.idle_sleep_us);
+}
+
+int worker_run(void *arg)
+{
+	struct rte_mbuf *received[BURST_MAX];
+	struct worker *w = arg;
+
+	worker_enter(w);
+	while (!__atomic_load_n(&w->plane->stopping, __ATOMIC_RELAXED)) {
+		unsigned work = worker_burst(w, received, receive(w, received));
+
+		work += housekeeping(w, work);
+		worker_quiesce(w); /* holds no reference into the registry region here */
+		idle(w, work);
+	}
+	worker_leave(w);
+	return 0;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/port.h"
+
+#include <errno.h>
+#include <rte_errno.h>
+#include <string.h>
+
+#include "common/log.h"
+
+#define SUBJECT	    "port"
+#define DESCRIPTORS 2048
+#define POOL_CACHE  256
+/* Headers of the larger family, a publish around the payload, what AF_XDP keeps free in front. */
+#define FRAME_EXTRA (14u + 40 + 8 + FAN_DELIVERY_LEN + FAN_TAG_LEN + 256)
+
+int port_make_pool(struct plane *plane, unsigned cnt)
+{
+	unsigned room = RTE_MAX((unsigned)RTE_MBUF_DEFAULT_DATAROOM,
+				plane->config.payload_limit + FRAME_EXTRA);
+
+	plane->pool = rte_pktmbuf_pool_create(
+		"packets", cnt, POOL_CACHE, PACKET_PRIV_LEN,
+		(uint16_t)(RTE_PKTMBUF_HEADROOM + RTE_ALIGN(room, 64)), SOCKET_ID_ANY);
+	if (plane->pool)
+		return 0;
+	fan_log(FAN_LOG_ERROR, SUBJECT,
+		"no memory for %u packet buffers of %u bytes: raise dataplane.hugepage_mb or lower "
+		"mbuf_cnt",
+		cnt, room);
+	return -ENOMEM;
+}
+
+/* Traffic of a queue that nobody polls would be lost without a word. */
+static int queues_choose(struct plane *plane, const struct rte_eth_dev_info *info)
+{
+	plane->rx_queue_cnt = RTE_MIN(plane->worker_cnt, info->max_rx_queues);
+	plane->tx_queue_cnt = RTE_MIN(plane->worker_cnt, info->max_tx_queues);
+	if (plane->tx_queue_cnt == 0 || plane->rx_queue_cnt == 0) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "the port cannot %s: choose another dataplane.port",
+			plane->rx_queue_cnt ? "send" : "receive");
+		return -ENOTSUP;
+	}
+	if (strcmp(info->driver_name, "net_af_xdp") == 0 &&
+	    info->max_rx_queues > plane->worker_cnt) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"dataplane.port has queue_count=%u but there are %u workers: make them "
+			"equal",
+			info->max_rx_queues, plane->worker_cnt);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int port_configure(struct plane *plane, const struct rte_eth_dev_info *info)
+{
+	uint16_t mtu = (uint16_t)(plane->config.payload_limit + 40 + 8 + FAN_DELIVERY_LEN);
+	struct rte_eth_conf conf = {0};
+	int err;
+
+	conf.rx_adv_conf.rss_conf.rss_hf =
+		(RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP) & info->flow_type_rss_offloads;
+	if (plane->rx_queue_cnt > 1 && conf.rx_adv_conf.rss_conf.rss_hf)
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+	err = rte_eth_dev_configure(plane->port_id, (uint16_t)plane->rx_queue_cnt,
+				    (uint16_t)plane->tx_queue_cnt, &conf);
+	if (!err && mtu > RTE_ETHER_MTU)
+		err = rte_eth_dev_set_mtu(plane->port_id, mtu);
+	return err;
+}
+
+static int queues_set_up(struct plane *plane)
+{
+	uint16_t rx_len = DESCRIPTORS, tx_len = DESCRIPTORS;
+	int socket = rte_eth_dev_socket_id(plane->port_id);
+	int err = rte_eth_dev_adjust_nb_rx_tx_desc(plane->port_id, &rx_len, &tx_len);
+
+	for (uint16_t i = 0; !err && i < plane->rx_queue_cnt; i++)
+		err = rte_eth_rx_queue_setup(plane->port_id, i, rx_len, (unsigned)socket, NULL,
+					     plane->pool);
+	for (uint16_t i = 0; !err && i < plane->tx_queue_cnt; i++)
+		err = rte_eth_tx_queue_setup(plane->port_id, i, tx_len, (unsigned)socket, NULL);
+	return err;
+}
+
+int port_start(struct plane *plane)
+{
+	struct rte_eth_dev_info info;
+	struct rte_ether_addr mac;
+	char name[RTE_ETH_NAME_MAX_LEN] = "";
+	int err;
+
+	if (rte_eth_dev_count_avail() == 0) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "dataplane.port \"%s\" gave no port: is it right?",
+			plane->config.port);
+		return -ENODEV;
+	}
+	plane->port_id = (uint16_t)rte_eth_find_next(0);
+	err = rte_eth_dev_info_get(plane->port_id, &info);
+	if (!err)
+		err = queues_choose(plane, &info);
+	if (!err)
+		err = port_configure(plane, &info);
+	if (!err)
+		err = queues_set_up(plane);
+	if (!err)
+		err = rte_eth_dev_start(plane->port_id);
+	if (!err)
+		err = rte_eth_macaddr_get(plane->port_id, &mac);
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "port \"%s\" did not start: %s", plane->config.port,
+			rte_strerror(-err));
+		return err;
+	}
+	memcpy(plane->mac, mac.addr_bytes, sizeof(plane->mac));
+	rte_eth_dev_get_name_by_port(plane->port_id, name);
+	snprintf((char *)plane->state->port_name, sizeof(plane->state->port_name), "%s", name);
+	fan_log(FAN_LOG_INFO, SUBJECT, "%s (%s): %u workers, %u receive and %u transmit queues",
+		name, info.driver_name, plane->worker_cnt, plane->rx_queue_cnt,
+		plane->tx_queue_cnt);
+	return 0;
+}
+
+void port_stop(struct plane *plane)
+{
+	rte_eth_dev_stop(plane->port_id);
+	rte_eth_dev_close(plane->port_id);
+}

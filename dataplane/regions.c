@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/regions.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+#define POLL_MS	  100
+#define ALIGNMENT 4096u
+#define SUBJECT	  "regions"
+
+static void path_make(char path[2 * FAN_PATH_MAX], const struct plane *plane, const char *file)
+{
+	snprintf(path, 2 * FAN_PATH_MAX, "%s/%s", plane->config.region_dir, file);
+}
+
+/* ---- registry ---- */
+
+int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupted)(void))
+{
+	char path[2 * FAN_PATH_MAX], why[256] = "";
+	int err = -ENOENT;
+
+	path_make(path, plane, FAN_REGISTRY_FILE);
+	for (unsigned waited_ms = 0; waited_ms <= wait_s * 1000; waited_ms += POLL_MS) {
+		err = fan_region_open_reader(&plane->registry, path, FAN_REGION_MAGIC_REGISTRY,
+					     sizeof(struct fan_registry), why);
+		/* Absent, or still being laid out. */
+		if (err != -ENOENT && err != -ENODATA)
+			break;
+		if (waited_ms == 0)
+			fan_log(FAN_LOG_INFO, SUBJECT,
+				"waiting up to %u s for fanwired's region %s", wait_s, path);
+		if (interrupted())
+			return -EINTR;
+		usleep(POLL_MS * 1000);
+	}
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s%s", why,
+			err == -ENOENT ? "; is fanwired running with this configuration?" : "");
+		return err == -ENOENT ? -ETIMEDOUT : err;
+	}
+	err = fan_table_init(&plane->table, &plane->registry);
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"%s: its layout does not fit its size; stop fanwired, remove the file, "
+			"start it again",
+			path);
+		return err;
+	}
+	plane->request_cnt = plane->table.registry->request_cnt;
+	return 0;
+}
+
+bool regions_registry_is_current(const struct plane *plane)
+{
+	char path[2 * FAN_PATH_MAX];
+
+	path_make(path, plane, FAN_REGISTRY_FILE);
+	return fan_region_is_current(&plane->registry, path);
+}
+
+/* ---- state ---- */
+
+struct layout {
+	uint64_t workers_off, groups_off, sessions_off, size;
+	uint32_t group_cnt, session_cnt;
+};
+
+static struct layout layout_of(const struct plane *plane)
+{
+	struct layout l = {
+		.group_cnt = plane->table.group_cnt,
+		.session_cnt = plane->table.session_mask + 1,
+	};
+
+	l.workers_off = RTE_ALIGN_CEIL(sizeof(struct fan_state), ALIGNMENT);
+	l.groups_off = RTE_ALIGN_CEIL(
+		l.workers_off + FAN_WORKERS_MAX * sizeof(struct fan_worker_state), ALIGNMENT);
+	l.sessions_off = RTE_ALIGN_CEIL(
+		l.groups_off + (uint64_t)l.group_cnt * sizeof(struct fan_group_state), ALIGNMENT);
+	l.size = l.sessions_off + (uint64_t)l.session_cnt * sizeof(struct fan_session_state);
+	return l;
+}
+
+/* Rings go on from where their other ends stand: what was meant for a predecessor is skipped. */
+static void rings_begin(struct plane *plane)
+{
+	const struct fan_registry *registry = plane->table.registry;
+
+	plane->state->request_tail = __atomic_load_n(&registry->request_head, __ATOMIC_ACQUIRE);
+	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++)
+		plane->worker_states[i].report_head =
+			__atomic_load_n(&registry->report_tail[i], __ATOMIC_ACQUIRE);
+}
+
+static void state_map(struct plane *plane, const struct layout *l)
+{
+	char *base = plane->state_region.base;
+
+	plane->state = plane->state_region.base;
+	plane->worker_states = (void *)(base + l->workers_off);
+	plane->group_states = (void *)(base + l->groups_off);
+	plane->session_states = (void *)(base + l->sessions_off);
+}
+
+static int state_create(struct plane *plane, const char *path, const struct layout *l)
+{
+	char why[256];
+	int err = fan_region_create(&plane->state_region, path, FAN_REGION_MAGIC_STATE,
+				    sizeof(struct fan_state), l->size, why);
+
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
+		return err;
+	}
+	state_map(plane, l);
+	plane->state->registry_epoch = plane->table.registry->header.creation_epoch;
+	plane->state->workers_off = l->workers_off;
+	plane->state->groups_off = l->groups_off;
+	plane->state->sessions_off = l->sessions_off;
+	plane->state->group_cnt = l->group_cnt;
+	plane->state->session_cnt = l->session_cnt;
+	rings_begin(plane);
+	fan_log(FAN_LOG_INFO, SUBJECT, "new state region %s, %" PRIu64 " KiB", path, l->size >> 10);
+	return 0;
+}
+
+/* The state of another registry region, or of another geometry, is of no use to anybody. */
+static bool state_fits(const struct plane *plane, const struct layout *l)
+{
+	const struct fan_state *state = plane->state_region.base;
+
+	return state->registry_epoch == plane->table.registry->header.creation_epoch &&
+	       state->workers_off == l->workers_off && state->groups_off == l->groups_off &&
+	       state->sessions_off == l->sessions_off && state->group_cnt == l->group_cnt &&
+	       state->session_cnt == l->session_cnt && plane->state_region.size >= l->size;
+}
+
+/* 1: there is none to take over (any more), make a new one. */
+static int state_take_over(struct plane *plane, const char *path, const struct layout *l)
+{
+	char why[256];
+	int err = fan_region_open_writer(&plane->state_region, path, FAN_REGION_MAGIC_STATE,
+					 sizeof(struct fan_state), why);
+
+	if (err == -ENOENT)
+		return 1;
+	if (err == -ENODATA) { /* died while making it: nothing was ever done under it */
+		fan_log(FAN_LOG_WARNING, SUBJECT, "%s; it is made anew", why);
+		return unlink(path) == 0 ? 1 : -errno;
+	}
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
+		return err;
+	}
+	if (!state_fits(plane, l)) {
+		fan_log(FAN_LOG_INFO, SUBJECT,
+			"%s belongs to an earlier registry region; it is replaced", path);
+		err = unlink(path) == 0 ? 1 : -errno;
+		fan_region_close(&plane->state_region);
+		return err;
+	}
+	state_map(plane, l);
+	fan_log(FAN_LOG_INFO, SUBJECT, "took over %s, run %u", path, plane->state->run + 1);
+	return 0;
+}
+
+/* A predecessor that was killed may have left odd words; whoever waits sees them change. */
+static void words_settle(struct plane *plane)
+{
+	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++) {
+		uint64_t *word = &plane->worker_states[i].quiescent;
+
+		__atomic_exchange_n(word, *word + 2 + (*word & 1), __ATOMIC_SEQ_CST);
+	}
+}
+
+int regions_open_state(struct plane *plane)
+{
+	struct layout l = layout_of(plane);
+	char path[2 * FAN_PATH_MAX];
+	int err;
+
+	path_make(path, plane, FAN_STATE_FILE);
+	err = state_take_over(plane, path, &l);
+	if (err == 1)
+		err = state_create(plane, path, &l);
+	if (err)
+		return err;
+	words_settle(plane);
+	plane->state->run++;
+	plane->state->pid = (uint32_t)getpid();
+	__atomic_store_n(&plane->state->worker_cnt, plane->worker_cnt, __ATOMIC_RELEASE);
+	fan_region_set_ready(&plane->state_region);
+	plane->key_schedules =
+		aligned_alloc(64, (size_t)l.session_cnt * sizeof(struct key_schedule));
+	if (!plane->key_schedules)
+		return -ENOMEM;
+	memset(plane->key_schedules, 0, (size_t)l.session_cnt * sizeof(struct key_schedule));
+	return 0;
+}
+
+void regions_close(struct plane *plane)
+{
+	free(plane->key_schedules);
+	plane->key_schedules = NULL;
+	if (plane->state)
+		fan_region_close(&plane->state_region);
+	plane->state = NULL;
+	if (plane->registry.base)
+		fan_region_close(&plane->registry);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/session.h"
+
+#include <rte_prefetch.h>
+#include <sodium.h>
+
+#include "dataplane/handover.h"
+
+/* ---- session, state, key ---- */
+
+const struct fan_session *session_get(const struct worker *w, uint64_t id)
+{
+	const struct fan_session *session = fan_table_session(&w->plane->table, id);
+
+	/* Opened against another state region: its order and nonces are not known here. */
+	if (session && session->state_epoch != w->plane->state->header.creation_epoch)
+		return NULL;
+	return session;
+}
+
+static uint32_t session_slot(const struct worker *w, uint64_t id)
+{
+	return (uint32_t)id & w->plane->table.session_mask;
+}
+
+struct fan_session_state *session_state(const struct worker *w, const struct fan_session *session)
+{
+	struct fan_session_state *state = &w->plane->session_states[session_slot(w, session->id)];
+
+	if (unlikely(state->session != session->id)) {
+		/* Whose it is comes last: dying half way through leaves nobody's state. */
+		__atomic_store_n(&state->session, 0, __ATOMIC_RELEASE);
+		memset(state, 0, sizeof(*state));
+		__atomic_store_n(&state->session, session->id, __ATOMIC_RELEASE);
+	}
+	return state;
+}
+
+const struct gcm_key_data *session_key(struct worker *w, const struct fan_session *session)
+{
+	struct key_schedule *schedule = &w->plane->key_schedules[session_slot(w, session->id)];
+
+	if (unlikely(schedule->session != session->id)) {
+		IMB_AES256_GCM_PRE(w->crypto, session->key, &schedule->gcm);
+		schedule->session = session->id;
+	}
+	return &schedule->gcm;
+}
+
+/* Opens the publish in place: the plaintext takes the ciphertext's bytes. */
+static bool publish_open(struct worker *w, const struct fan_session *session, struct packet *packet)
+{
+	uint8_t *sealed = packet->wire + FAN_PUBLISH_LEN;
+	uint16_t len = packet->publish.payload_len;
+	uint8_t nonce[FAN_NONCE_LEN], tag[FAN_TAG_LEN];
+	struct gcm_context_data context;
+
+	fan_nonce(nonce, FAN_DIRECTION_PUBLISH, packet->publish.publisher_sequence);
+	IMB_AES256_GCM_DEC(w->crypto, session_key(w, session), &context, sealed, sealed, len, nonce,
+			   packet->wire, FAN_PUBLISH_LEN, tag, sizeof(tag));
+	return sodium_memcmp(tag, sealed + len, sizeof(tag)) == 0;
+}
+
+/* ---- results ---- */
+
+static struct fan_result_record *record_at(struct fan_session_state *state, uint64_t sequence)
+{
+	return &state->results[sequence & (FAN_RESULTS_KEPT - 1)];
+}
+
+static uint8_t run_low(const struct worker *w)
+{
+	return (uint8_t)w->plane->state->run;
+}
+
+/* Work begins: the record says so before the sequence counts as accepted. */
+static void record_begin(struct worker *w, struct fan_session_state *state, uint64_t sequence)
+{
+	struct fan_result_record *record = record_at(state, sequence);
+
+	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_EMPTY, __ATOMIC_RELEASE);
+	record->epoch = record->sequence = 0;
+	record->attempted = record->sent = 0;
+	record->status = FAN_RESULT_INTERRUPTED;
+	record->publisher_sequence_low = (uint32_t)sequence;
+	record->run = run_low(w);
+	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_PENDING, __ATOMIC_RELEASE);
+	__atomic_store_n(&state->accepted, sequence, __ATOMIC_RELEASE);
+}
+
+static void record_finish(struct fan_session_state *state, const struct fan_result *result)
+{
+	struct fan_result_record *record = record_at(state, result->publisher_sequence);
+
+	if (record->phase != FAN_RESULT_PHASE_PENDING ||
+	    record->publisher_sequence_low != (uint32_t)result->publisher_sequence)
+		return; /* so late that the slot is another's */
+	record->epoch = result->epoch;
+	record->sequence = result->sequence;
+	record->attempted = result->attempted;
+	record->sent = result->sent;
+	record->status = result->status;
+	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_DONE, __ATOMIC_RELEASE);
+}
+
+/* ---- order ---- */
+
+static void answer(struct worker *w, struct rte_mbuf *mbuf, bool answered)
+{
+	packet_of(mbuf)->answered = answered;
+	stage_add(w->done, &w->done_cnt, mbuf);
+}
+
+/* A retransmission gets what the original got, and disturbs nothing. */
+static void on_repeated(struct worker *w, struct fan_session_state *state, struct rte_mbuf *mbuf)
+{
+	struct fan_result *result = &packet_of(mbuf)->result;
+	uint64_t sequence = result->publisher_sequence;
+	const struct fan_result_record *record = record_at(state, sequence);
+
+	if (state->accepted - sequence >= FAN_RESULTS_KEPT ||
+	    record->publisher_sequence_low != (uint32_t)sequence ||
+	    record->phase == FAN_RESULT_PHASE_EMPTY) {
+		result->status = FAN_RESULT_EXPIRED;
+	} else if (record->phase == FAN_RESULT_PHASE_PENDING && record->run == run_low(w)) {
+		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_pending);
+		return;
+	} else if (record->phase == FAN_RESULT_PHASE_PENDING) {
+		result->status = FAN_RESULT_INTERRUPTED;
+	} else {
+		result->epoch = record->epoch;
+		result->sequence = record->sequence;
+		result->attempted = record->attempted;
+		result->sent = record->sent;
+		result->status = record->status;
+	}
+	COUNT(w, publishes_repeated);
+	answer(w, mbuf, true);
+}
+
+/* May this be done at all? What may not is answered in its order like everything else. */
+static uint16_t publish_judge(struct worker *w, const struct fan_session *session,
+			      const struct fan_publish *publish)
+{
+	if (session->scope != FAN_SCOPE_ANY &&
+	    memcmp(session->user, publish->handle, FAN_HANDLE_LEN) != 0) {
+		COUNT(w, drop_publish_scope);
+		return FAN_RESULT_SCOPE;
+	}
+	if (publish->payload_len > w->plane->config.payload_limit) {
+		COUNT(w, drop_publish_size);
+		return FAN_RESULT_TOO_LARGE;
+	}
+	if (!fan_channel_ok(publish->channel)) {
+		COUNT(w, drop_publish_channel);
+		return FAN_RESULT_CHANNEL;
+	}
+	if (w->unattended) {
+		COUNT(w, drop_unattended);
+		return FAN_RESULT_UNATTENDED;
+	}
+	return FAN_RESULT_OK;
+}
+
+static void on_next(struct worker *w, const struct fan_session *session,
+		    struct fan_session_state *state, struct rte_mbuf *mbuf)
+{
+	struct packet *packet = packet_of(mbuf);
+	unsigned owner = group_owner(w->plane, packet->hash);
+
+	if (owner != w->idx && !handover_room(w, owner)) { /* not accepted: it will be sent again */
+		packet_drop(w, mbuf, FAN_COUNTER_drop_handover_full);
+		return;
+	}
+	packet->result.status = publish_judge(w, session, &packet->publish);
+	record_begin(w, state, packet->publish.publisher_sequence);
+	COUNT(w, publishes_accepted);
+	packet->answered = true;
+	if (packet->result.status != FAN_RESULT_OK)
+		answer(w, mbuf, true);
+	else if (owner == w->idx)
+		stage_add(w->events, &w->event_cnt, mbuf);
+	else
+		handover_event(w, owner, mbuf);
+}
+
+/* Authentic first, then in order: what is not authentic causes no answer of any kind. */
+static void open_one(struct worker *w, struct rte_mbuf *mbuf)
+{
+	struct packet *packet = packet_of(mbuf);
+	uint64_t sequence = packet->publish.publisher_sequence;
+	const struct fan_session *session = session_get(w, packet->publish.session);
+	struct fan_session_state *state;
+
+	if (!session) {
+		packet_drop(w, mbuf, FAN_COUNTER_drop_session_unknown);
+		return;
+	}
+	if (session->port != packet->source_port ||
+	    memcmp(session->address, packet->source, sizeof(packet->source)) != 0) {
+		packet_drop(w, mbuf, FAN_COUNTER_drop_session_address);
+		return;
+	}
+	if (!publish_open(w, session, packet)) {
+		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_tag);
+		return;
+	}
+	state = session_state(w, session);
+	packet->result = (struct fan_result){.publisher_sequence = sequence};
+	if (sequence == state->accepted + 1) {
+		on_next(w, session, state, mbuf);
+	} else if (sequence <= state->accepted) {
+		on_repeated(w, state, mbuf);
+	} else { /* tells the publisher from where to send again */
+		COUNT(w, drop_publish_gap);
+		answer(w, mbuf, false);
+	}
+}
+
+void session_open_burst(struct worker *w)
+{
+	for (unsigned i = 0; i < w->publish_cnt; i++) {
+		uint32_t slot = session_slot(w, packet_of(w->publishes[i])->publish.session);
+
+		rte_prefetch0(&w->plane->table.sessions[slot]);
+		rte_prefetch0(&w->plane->session_states[slot]);
+		rte_prefetch0(&w->plane->key_schedules[slot]);
+	}
+	for (unsigned i = 0; i < w->publish_cnt; i++)
+		open_one(w, w->publishes[i]);
+	w->publish_cnt = 0;
+}
+
+/* Results of what was worked on here or came back from others are kept before they are told. */
+void session_finish_burst(struct worker *w)
+{
+	for (unsigned i = 0; i < w->done_cnt; i++) {
+		const struct packet *packet = packet_of(w->done[i]);
+		const struct fan_session *session = session_get(w, packet->publish.session);
+
+		if (session && packet->answered)
+			record_finish(session_state(w, session), &packet->result);
+	}
+}

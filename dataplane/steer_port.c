@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/steer_port.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/types.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "bpf/scope.h"
+#include "common/log.h"
+
+#define SUBJECT	 "steer"
+#define PROGRAM	 "fanwire_steer"
+#define MAPS_MAX 16
+
+/* Value of `key` in a device's arguments, into out. */
+static bool argument_get(const char *port, const char *key, char *out, size_t out_len)
+{
+	size_t key_len = strlen(key);
+
+	for (const char *at = strchr(port, ','); at; at = strchr(at, ',')) {
+		at++;
+		if (strncmp(at, key, key_len) != 0 || at[key_len] != '=')
+			continue;
+		at += key_len + 1;
+		snprintf(out, out_len, "%.*s", (int)strcspn(at, ","), at);
+		return true;
+	}
+	return false;
+}
+
+/* FANWIRE_STEER_OBJECT, or where it was installed, or where it was built. */
+static const char *object_path(void)
+{
+	const char *path = getenv("FANWIRE_STEER_OBJECT");
+
+	if (path && *path)
+		return path;
+	return access(FANWIRE_STEER_INSTALLED, R_OK) == 0 ? FANWIRE_STEER_INSTALLED
+							  : FANWIRE_STEER_BUILT;
+}
+
+static int arguments_complete(struct steer_port *steer, const struct fan_config *config)
+{
+	char value[FAN_PATH_MAX];
+	const char *object = object_path();
+	int len;
+
+	if (argument_get(config->port, "xdp_prog", value, sizeof(value)))
+		return 0;
+	if (access(object, R_OK)) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"XDP program %s is not there: install Fanwire, or set FANWIRE_STEER_OBJECT",
+			object);
+		return -ENOENT;
+	}
+	len = snprintf(steer->vdev, sizeof(steer->vdev), "%s,xdp_prog=%s", config->port, object);
+	return (size_t)len < sizeof(steer->vdev) ? 0 : -E2BIG;
+}
+
+/* An abstract socket's name is free again the moment its process is dead, however it died. */
+static int interface_lock(struct steer_port *steer)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	int len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fanwire-steer-%s",
+			   steer->interface);
+
+	steer->lock_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (steer->lock_fd < 0)
+		return -errno;
+	if (bind(steer->lock_fd, (const struct sockaddr *)&name,
+		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) == 0)
+		return 0;
+	fan_log(FAN_LOG_ERROR, SUBJECT, "another fanwire-dataplane uses interface %s",
+		steer->interface);
+	return -EADDRINUSE;
+}
+
+/* Descriptor of the attached program, 0 where there is none; its name and maps into *info. */
+static int attached_get(unsigned ifindex, struct bpf_prog_info *info, __u32 *maps, __u32 map_cnt)
+{
+	__u32 id = 0, len = sizeof(*info);
+	int err, fd;
+
+	err = bpf_xdp_query_id((int)ifindex, 0, &id);
+	if (err || id == 0)
+		return err;
+	fd = bpf_prog_get_fd_by_id(id);
+	if (fd < 0)
+		return fd;
+	memset(info, 0, sizeof(*info));
+	info->map_ids = (__u64)(uintptr_t)maps;
+	info->nr_map_ids = map_cnt;
+	err = bpf_obj_get_info_by_fd(fd, info, &len);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static int stale_detach(const struct steer_port *steer)
+{
+	__u32 maps[MAPS_MAX];
+	struct bpf_prog_info info;
+	int err, fd = attached_get(steer->ifindex, &info, maps, MAPS_MAX);
+
+	if (fd < 0)
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s: cannot ask for its XDP program: %s",
+			steer->interface, strerror(-fd));
+	if (fd <= 0)
+		return fd;
+	close(fd);
+	if (strcmp(info.name, PROGRAM) != 0) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"%s has another XDP program, \"%s\": take it off (ip link set %s xdp off) "
+			"or use another interface",
+			steer->interface, info.name, steer->interface);
+		return -EBUSY;
+	}
+	err = bpf_xdp_detach((int)steer->ifindex, 0, NULL);
+	fan_log(err ? FAN_LOG_ERROR : FAN_LOG_INFO, SUBJECT,
+		"%s: program of a dataplane that was killed %s", steer->interface,
+		err ? "could not be detached" : "detached");
+	return err;
+}
+
+int steer_port_open(struct steer_port *steer, const struct fan_config *config)
+{
+	int err;
+
+	memset(steer, 0, sizeof(*steer));
+	steer->lock_fd = -1;
+	snprintf(steer->vdev, sizeof(steer->vdev), "%s", config->port);
+	if (strncmp(config->port, "net_af_xdp", strlen("net_af_xdp")) != 0)
+		return 0;
+	if (!argument_get(config->port, "iface", steer->interface, sizeof(steer->interface))) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "dataplane.port: net_af_xdp needs iface=INTERFACE");
+		return -EINVAL;
+	}
+	steer->ifindex = if_nametoindex(steer->interface);
+	if (!steer->ifindex) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "there is no interface %s (dataplane.port)",
+			steer->interface);
+		return -ENODEV;
+	}
+	err = arguments_complete(steer, config);
+	if (!err)
+		err = interface_lock(steer);
+	return err ? err : stale_detach(steer);
+}
+
+static struct steer_config config_of(const struct fan_config *config)
+{
+	struct steer_config value = {.port = config->engine_port};
+
+	for (unsigned i = 0; i < config->engine_address_cnt; i++) {
+		const struct fan_address *address = &config->engine_address[i];
+
+		if (address->family == 4)
+			memcpy(value.engine4, address->bytes + 12, 4);
+		else
+			memcpy(value.engine6, address->bytes, 16);
+	}
+	return value;
+}
+
+static int map_fd_by_name(const __u32 *ids, __u32 cnt, const char *name)
+{
+	for (__u32 i = 0; i < cnt && i < MAPS_MAX; i++) {
+		struct bpf_map_info info = {0};
+		__u32 len = sizeof(info);
+		int fd = bpf_map_get_fd_by_id(ids[i]);
+
+		if (fd < 0)
+			continue;
+		if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && strcmp(info.name, name) == 0)
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+int steer_port_configure(const struct steer_port *steer, const struct fan_config *config)
+{
+	const struct steer_config value = config_of(config);
+	struct bpf_prog_info info;
+	__u32 maps[MAPS_MAX], zero = 0;
+	int err, map, fd;
+
+	if (!steer->interface[0])
+		return 0;
+	fd = attached_get(steer->ifindex, &info, maps, MAPS_MAX);
+	if (fd <= 0) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s: no XDP program is attached", steer->interface);
+		return fd ? fd : -ENOENT;
+	}
+	close(fd);
+	map = map_fd_by_name(maps, info.nr_map_ids, "steer_config");
+	if (map < 0) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"XDP program \"%s\" on %s has no map steer_config: leave xdp_prog= out",
+			info.name, steer->interface);
+		return map;
+	}
+	err = bpf_map_update_elem(map, &zero, &value, BPF_ANY);
+	close(map);
+	if (err)
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s: steer_config: %s", steer->interface,
+			strerror(-err));
+	return err;
+}
+
+void steer_port_close(struct steer_port *steer)
+{
+	if (steer->lock_fd >= 0)
+		close(steer->lock_fd);
+	steer->lock_fd = -1;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/worker.h"
+
+#include <errno.h>
+#include <rte_cycles.h>
+#include <rte_malloc.h>
+#include <sodium.h>
+#include <stdlib.h>
+
+#include "dataplane/send.h"
+
+#define HEARTBEATS_PER_S 100
+
+int worker_create(struct plane *plane, unsigned idx)
+{
+	struct worker *w = rte_zmalloc("worker", sizeof(*w), RTE_CACHE_LINE_SIZE);
+
+	if (!w)
+		return -ENOMEM;
+	plane->workers[idx] = w;
+	w->plane = plane;
+	w->idx = idx;
+	w->shared = &plane->worker_states[idx];
+	w->heartbeat_tsc = rte_get_tsc_hz() / HEARTBEATS_PER_S;
+	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
+	w->crypto = alloc_mb_mgr(0);
+	if (!w->ack_first || !w->crypto)
+		return -ENOMEM;
+	init_mb_mgr_auto(w->crypto, NULL);
+	if (imb_get_errno(w->crypto))
+		return -ENODEV;
+	randombytes_buf(w->epoch_key, sizeof(w->epoch_key));
+	return 0;
+}
+
+void worker_destroy(struct worker *w)
+{
+	if (!w)
+		return;
+	send_fini(w);
+	sodium_memzero(w->epoch_key, sizeof(w->epoch_key));
+	if (w->crypto)
+		free_mb_mgr(w->crypto);
+	free(w->ack_first);
+	w->plane->workers[w->idx] = NULL;
+	rte_free(w);
+}
+
+void stage_add(struct rte_mbuf **stage, unsigned *cnt, struct rte_mbuf *mbuf)
+{
+	RTE_VERIFY(*cnt < STAGE_MAX);
+	stage[(*cnt)++] = mbuf;
+}
+
+void packet_drop(struct worker *w, struct rte_mbuf *mbuf, enum fan_counter reason)
+{
+	w->counters[reason]++;
+	rte_pktmbuf_free(mbuf);
+}

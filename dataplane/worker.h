@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a worker works with: the plane that all share and that is constant while workers run, and
+ * the worker's own state, which only its lcore touches unless a field says otherwise.
+ *
+ * A publish travels as the mbuf that it arrived in; what is known of it stands in the mbuf's
+ * private area (struct packet), so it can be handed to another worker as it is. References into the
+ * registry region stand in the worker's burst arrays only, and never outlive one burst.
+ */
+#pragma once
+
+#define LINUX
+#include <intel-ipsec-mb.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_ring.h>
+
+#include "common/config/config.h"
+#include "common/counters.h"
+#include "common/shm/state.h"
+#include "common/shm/table.h"
+#include "common/wire/wire.h"
+
+#define BURST_MAX    256	     /* packets taken from one source at once */
+#define STAGE_MAX    (3 * BURST_MAX) /* received, and two kinds handed over by others */
+#define TX_BURST     256
+#define SPARE_MAX    64
+#define HANDOVER_CNT 1024 /* capacity of each ring between two workers */
+#define TEMPLATE_CNT 16	  /* power of two */
+
+/* What one ring carries from one worker to another. */
+enum handover {
+	HANDOVER_PUBLISH,  /* to the session's owner, as received */
+	HANDOVER_EVENT,	   /* to the group's owner, opened and accepted */
+	HANDOVER_RESULT,   /* back to the session's owner */
+	HANDOVER_TRANSMIT, /* to a worker that has a transmit queue */
+	HANDOVER_KIND_CNT
+};
+
+/* In the private area of the mbuf that a publish arrived in. No reference into the registry. */
+struct packet {
+	uint8_t *wire; /* UDP payload, inside this mbuf */
+	uint64_t hash; /* of handle and channel */
+	struct fan_publish publish;
+	struct fan_result result;
+	uint8_t source[16]; /* IPv6, or IPv4 as v4-mapped */
+	uint16_t source_port;
+	uint16_t wire_len;
+	bool answered; /* an acknowledgement carries `result`; false: cumulative only */
+};
+#define PACKET_PRIV_LEN RTE_ALIGN_CEIL(sizeof(struct packet), RTE_MBUF_PRIV_ALIGN)
+
+static inline struct packet *packet_of(struct rte_mbuf *mbuf)
+{
+	return rte_mbuf_to_priv(mbuf);
+}
+
+/* Key schedule of a session, at its slot; touched by the session's owner only. */
+struct key_schedule {
+	struct gcm_key_data gcm __attribute__((aligned(64)));
+	uint64_t session; /* whose schedule it is; 0: none */
+};
+
+struct worker;
+
+/* Shared by all workers; constant while they run, but for the two flags. */
+struct plane {
+	struct fan_config config;
+	struct fan_region registry;
+	struct fan_region state_region;
+	struct fan_table table;
+	struct fan_state *state;
+	struct fan_worker_state *worker_states;
+	struct fan_group_state *group_states;
+	struct fan_session_state *session_states;
+	struct key_schedule *key_schedules;
+	struct rte_mempool *pool;
+	uint16_t port_id;
+	uint8_t mac[6];
+	unsigned worker_cnt;
+	uint32_t request_cnt;  /* power of two, checked */
+	unsigned rx_queue_cnt; /* worker i polls queue i where i < rx_queue_cnt */
+	unsigned tx_queue_cnt; /* workers below own groups; the others send through these */
+	struct worker *workers[FAN_WORKERS_MAX];
+	/* rings[kind][from][to]; NULL where from == to */
+	struct rte_ring *rings[HANDOVER_KIND_CNT][FAN_WORKERS_MAX][FAN_WORKERS_MAX];
+	bool draining; /* __atomic: receive no more */
+	bool stopping; /* __atomic: leave the loop */
+};
+
+/* Constant part of every frame to one next hop, valid for one burst. */
+struct frame_template {
+	uint64_t burst; /* worker.burst_no that it was made in; 0: never */
+	uint32_t nexthop;
+	uint32_t ip_sum;  /* partial sum of the constant IPv4 words */
+	uint32_t udp_sum; /* partial sum of source address, protocol and source port */
+	uint16_t mtu;
+	uint8_t family;
+	uint8_t len;	/* Ethernet, IP and UDP headers */
+	uint8_t reason; /* enum fan_counter: why nothing can be sent there */
+	bool usable;
+	uint8_t bytes[64];
+};
+
+/* Index of tx_sent for packets that are no copy of an event. */
+enum { SENT_ACK = STAGE_MAX, SENT_CHALLENGE, SENT_CNT };
+
+struct worker {
+	struct plane *plane;
+	unsigned idx;
+	struct fan_worker_state *shared; /* in the state region: ours to write */
+	uint64_t burst_no;
+	uint64_t now_ns; /* CLOCK_REALTIME, once a burst */
+	uint64_t monotonic_ns;
+	bool unattended; /* fanwired away for too long */
+
+	/* Stages of one burst. */
+	unsigned publish_cnt, event_cnt, done_cnt;
+	struct rte_mbuf *publishes[STAGE_MAX];	   /* to be opened here */
+	struct rte_mbuf *events[STAGE_MAX];	   /* accepted, of groups that are ours */
+	const struct fan_group *groups[STAGE_MAX]; /* of events[i]; NULL: there is none */
+	struct rte_mbuf *done[STAGE_MAX];	   /* to be acknowledged here */
+
+	/* Transmission. */
+	unsigned tx_cnt, spare_cnt;
+	struct rte_mbuf *tx[TX_BURST];
+	uint16_t tx_kind[TX_BURST];	   /* index of tx_sent */
+	uint32_t tx_sent[SENT_CNT];	   /* what the port took */
+	struct rte_mbuf *spare[SPARE_MAX]; /* allocated in bulk, not used yet */
+	struct frame_template templates[TEMPLATE_CNT];
+
+	/* Acknowledgements: chains of done[] by session slot; 0 ends a chain. */
+	uint16_t *ack_first; /* index + 1 of a slot's first */
+	uint16_t ack_next[STAGE_MAX];
+
+	uint32_t in_flight[FAN_WORKERS_MAX]; /* events at each other worker; __atomic: main reads */
+	MB_MGR *crypto;
+	uint8_t epoch_key[32]; /* of the generator of stream epochs */
+	uint64_t epoch_counter;
+	uint64_t next_heartbeat_tsc, heartbeat_tsc;
+	unsigned empty_polls;
+	uint64_t counters[FAN_COUNTER_CNT]; /* since they were last added to the shared ones */
+};
+
+#define COUNT(w, name)	    ((w)->counters[FAN_COUNTER_##name]++)
+#define COUNT_N(w, name, n) ((w)->counters[FAN_COUNTER_##name] += (n))
+
+static inline unsigned session_owner(const struct plane *plane, uint64_t session)
+{
+	return ((uint32_t)session & plane->table.session_mask) % plane->worker_cnt;
+}
+
+/* High bits: the low ones choose the bucket. Only a worker that can send by itself owns groups. */
+static inline unsigned group_owner(const struct plane *plane, uint64_t hash)
+{
+	return (unsigned)((hash >> 32) & 0xffff) % plane->tx_queue_cnt;
+}
+
+/* ---- life of a worker (worker.c) ---- */
+
+/* Makes worker `idx` of plane; 0 or -errno. Caller: main lcore, before it is launched. */
+int worker_create(struct plane *plane, unsigned idx);
+void worker_destroy(struct worker *w);
+
+/* ---- the loop (loop.c) ---- */
+
+/* lcore function: runs until plane->stopping. arg: struct worker *. */
+int worker_run(void *arg);
+/*
+ * The pipeline: everything that becomes of one burst of received packets, and of what other workers
+ * handed over. Takes the mbufs. Returns what there was to do. The worker's lcore, or a test or
+ * benchmark in its place.
+ */
+unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt);
+
+/* ---- stages, in their order; each takes and leaves the worker's burst arrays ---- */
+
+void parse_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt); /* parse.c */
+unsigned handover_collect(struct worker *w);				      /* handover.c */
+void session_open_burst(struct worker *w);				      /* session.c */
+void lookup_burst(struct worker *w);					      /* lookup.c */
+void sequence_burst(struct worker *w);					      /* sequence.c */
+void fanout_burst(struct worker *w);					      /* fanout.c */
+void session_finish_burst(struct worker *w);				      /* session.c */
+void ack_burst(struct worker *w);					      /* ack.c */
+
+/* ---- between stages ---- */
+
+/* Appends to a stage's array; the sizes of the sources guarantee room. */
+void stage_add(struct rte_mbuf **stage, unsigned *cnt, struct rte_mbuf *mbuf);
+void packet_drop(struct worker *w, struct rte_mbuf *mbuf, enum fan_counter reason);
