@@ -15,7 +15,8 @@ int handover_init(struct plane *plane)
 			for (uint8_t to = 0; to < plane->worker_cnt; to++) {
 				if (from == to)
 					continue;
-				snprintf(name, sizeof(name), "handover_%hhu_%hhu_%hhu", kind, from, to);
+				snprintf(name, sizeof(name), "handover_%hhu_%hhu_%hhu", kind, from,
+					 to);
 				plane->rings[kind][from][to] = rte_ring_create(
 					name, HANDOVER_CNT, SOCKET_ID_ANY,
 					RING_F_SP_ENQ | RING_F_SC_DEQ | RING_F_EXACT_SZ);

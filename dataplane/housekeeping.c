@@ -2,6 +2,7 @@
 #include "dataplane/housekeeping.h"
 
 #include <rte_cycles.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #include "common/shm/ring.h"
@@ -35,6 +36,7 @@ void worker_enter(struct worker *w)
 {
 	uint64_t word = __atomic_load_n(&w->shared->quiescent, __ATOMIC_RELAXED);
 
+	prctl(PR_SET_TIMERSLACK, 1); /* ns: an idle sleep is as short as it says */
 	__atomic_exchange_n(&w->shared->quiescent, word + 1 + (word & 1), __ATOMIC_SEQ_CST);
 }
 

@@ -47,21 +47,24 @@ static const char *object_path(void)
 							  : FANWIRE_STEER_BUILT;
 }
 
+/* busy_budget=0: otherwise the driver makes a system call on each empty poll. */
 static int arguments_complete(struct steer_port *steer, const struct fan_config *config)
 {
-	char value[FAN_PATH_MAX];
 	const char *object = object_path();
+	char value[FAN_PATH_MAX];
+	bool has_program = argument_get(config->port, "xdp_prog", value, sizeof(value));
+	bool has_budget = argument_get(config->port, "busy_budget", value, sizeof(value));
 	int len;
 
-	if (argument_get(config->port, "xdp_prog", value, sizeof(value)))
-		return 0;
-	if (access(object, R_OK)) {
+	if (!has_program && access(object, R_OK)) {
 		fan_log(FAN_LOG_ERROR, SUBJECT,
 			"XDP program %s is not there: install Fanwire, or set FANWIRE_STEER_OBJECT",
 			object);
 		return -ENOENT;
 	}
-	len = snprintf(steer->vdev, sizeof(steer->vdev), "%s,xdp_prog=%s", config->port, object);
+	len = snprintf(steer->vdev, sizeof(steer->vdev), "%s%s%s%s", config->port,
+		       has_program ? "" : ",xdp_prog=", has_program ? "" : object,
+		       has_budget ? "" : ",busy_budget=0");
 	return (size_t)len < sizeof(steer->vdev) ? 0 : -E2BIG;
 }
 
