@@ -33,7 +33,7 @@ static int spec_check(struct registry *r, const struct fan_connection *spec)
 }
 
 /* Advanced before it is used, and never 0. */
-static uint32_t draw_generation(struct registry *r)
+uint32_t registry_generation_draw(struct registry *r)
 {
 	uint32_t generation = r->root->next_generation;
 
@@ -58,7 +58,7 @@ int registry_connection_add(struct registry *r, const struct fan_connection *spe
 	if (idx == NONE)
 		return registry_no_space(r, "connections", "limits.max_connections");
 	record = &r->connections[idx];
-	uint32_t generation = draw_generation(r);
+	uint32_t generation = spec->generation ? spec->generation : registry_generation_draw(r);
 
 	step(r, "connection fill");
 	*record = *spec;

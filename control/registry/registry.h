@@ -51,8 +51,10 @@ bool registry_dataplane_alive(const struct registry *registry);
  * Writes a PENDING record (in no group yet). id 0: one is drawn. On return *connection points into
  * the region (read-only for the caller). -EEXIST: the id is in use (look it up first), also
  * while its connection is ENDING.
- * generation, state and id are given by the registry, the rest is taken from *spec.
+ * state, id and generation are given by the registry, the rest is taken from *spec; a generation
+ * that registry_generation_draw() gave is kept, for it is told before there is a record.
  */
+uint32_t registry_generation_draw(struct registry *registry);
 int registry_connection_add(struct registry *registry, const struct fan_connection *spec,
 			    const struct fan_connection **connection);
 
