@@ -4,10 +4,9 @@
  * slots and head lie in the producer's region, the tail in the consumer's.
  * Head and tail are free-running 32-bit counts; the slot is count & (cnt - 1), cnt a power of two.
  *
- * Either region may be made anew while the other goes on. The consumer then calls fan_ring_skip():
- * fanwired for each report ring when it attaches to another state region (another creation epoch),
- * the dataplane for the request ring when it creates its state region. A tail left over from a
- * predecessor would otherwise read as an impossible head, and as a full ring to the producer.
+ * Either region may be made anew while the other goes on, at any instant. A dataplane that makes
+ * its region sets its ends to where the registry's stand; where that and the other end's last steps
+ * cross, the counts no longer fit, and the consumer skips to the head: nothing is stuck for ever.
  */
 #pragma once
 
@@ -29,25 +28,18 @@ static inline bool fan_ring_try_push(void *slots, uint32_t cnt, uint32_t slot_le
 	return true;
 }
 
-/* Consumer: false when empty. A head that is impossible (corrupt producer) reads as empty. */
+/* Consumer: false when empty. What an impossible head promises is skipped, never read. */
 static inline bool fan_ring_try_pop(const void *slots, uint32_t cnt, uint32_t slot_len,
 				    const uint32_t *head, uint32_t *tail, void *item)
 {
 	uint32_t t = __atomic_load_n(tail, __ATOMIC_RELAXED);
 	uint32_t h = __atomic_load_n(head, __ATOMIC_ACQUIRE); /* pairs with try_push's release */
 
+	if (h - t > cnt)
+		__atomic_store_n(tail, h, __ATOMIC_RELEASE); /* pairs with try_push's acquire */
 	if (h == t || h - t > cnt)
 		return false;
 	memcpy(item, (const char *)slots + (size_t)(t & (cnt - 1)) * slot_len, slot_len);
 	__atomic_store_n(tail, t + 1, __ATOMIC_RELEASE); /* pairs with try_push's acquire */
 	return true;
-}
-
-/* Consumer, on a producer's new region (or its own): what was meant for a predecessor is skipped.
- */
-static inline void fan_ring_skip(const uint32_t *head, uint32_t *tail)
-{
-	uint32_t h = __atomic_load_n(head, __ATOMIC_ACQUIRE); /* pairs with try_push's release */
-
-	__atomic_store_n(tail, h, __ATOMIC_RELEASE); /* pairs with try_push's acquire */
 }
