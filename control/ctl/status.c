@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
+
+#include "control/ctl/api.h"
+#include "control/ctl/output.h"
+
+static const json_t *member(const json_t *object, const char *key)
+{
+	return json_object_get(object, key);
+}
+
+static long long number(const json_t *object, const char *key)
+{
+	const json_t *value = member(object, key);
+
+	return json_is_real(value) ? (long long)json_real_value(value) : json_integer_value(value);
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+	const char *value = json_string_value(member(object, key));
+
+	return value ? value : "?";
+}
+
+static void print_processes(const json_t *status)
+{
+	const json_t *control = member(status, "control"), *plane = member(status, "dataplane");
+	const json_t *connections = member(status, "connections");
+
+	printf("instance %s: fanwired %s, process %lld, up %lld s\n", text(control, "instance"),
+	       text(control, "version"), number(control, "pid"), number(control, "uptime_seconds"));
+	printf("dataplane %s: process %lld, %lld worker(s), %.0f %% busy, heartbeat %.1f s ago\n",
+	       text(plane, "state"), number(plane, "pid"), number(plane, "workers"),
+	       json_number_value(member(plane, "busy")) * 100,
+	       json_number_value(member(plane, "heartbeat_age_seconds")));
+	printf("%lld users, %lld active connections, %lld pending, %lld ending, %lld publisher "
+	       "sessions\n\n",
+	       number(status, "users"), number(connections, "active"),
+	       number(connections, "pending"), number(connections, "ending"),
+	       number(status, "sessions"));
+}
+
+static void print_walls(const json_t *status)
+{
+	static const char *const headings[] = {"WALL", "STATE", "REASON"};
+	const json_t *walls = member(status, "walls"), *value;
+	struct table table;
+	const char *key;
+
+	table_init(&table, headings, 3);
+	json_object_foreach ((json_t *)walls, key, value) {
+		table_cell(&table, "%s", key);
+		table_cell(&table, "%s", json_string_value(value) ? json_string_value(value) : "?");
+		table_json(&table, member(status, "wall_reasons"), key);
+	}
+	table_print(&table);
+}
+
+/* Those that are not zero: the others tell nothing. */
+static void print_counters(const json_t *status, const char *key, const char *heading)
+{
+	const char *headings[] = {heading, "COUNT"};
+	json_t *value;
+	struct table table;
+	const char *name;
+
+	table_init(&table, headings, 2);
+	json_object_foreach ((json_t *)member(status, key), name, value) {
+		if (json_integer_value(value) == 0)
+			continue;
+		table_cell(&table, "%s", name);
+		table_cell(&table, "%lld", (long long)json_integer_value(value));
+	}
+	if (table.cell_cnt)
+		printf("\n");
+	table_print(&table);
+}
+
+int run_status(const struct ctl *ctl, const struct arguments *arguments)
+{
+	json_t *status = api_call(ctl, "GET", "/v1/status", NULL, NULL);
+
+	if (!status)
+		return EXIT_REFUSED;
+	if (ctl->json) {
+		output_json(status);
+	} else {
+		print_processes(status);
+		print_walls(status);
+		print_counters(status, "counters", "COUNTER");
+		print_counters(status, "filter", "FILTER VERDICT");
+		print_counters(status, "guard", "GUARD");
+	}
+	json_decref(status);
+	return EXIT_DONE;
+}
