@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A subscriber and a publisher in Python, written from docs/client-socket.md and docs/wire-format.md."""
+import array
+import json
+import select
+import socket
+import threading
+import time
+
+import wire
+
+
+class Refused(Exception):
+    def __init__(self, answer):
+        super().__init__(answer.get("message"))
+        self.error = answer["error"]
+        self.message = answer["message"]
+
+
+class ClientSocket:
+    """client.sock: one JSON object a packet, descriptors beside it."""
+
+    def __init__(self, path, timeout=10):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(timeout)
+        self.socket.connect(str(path))
+        self.unasked = []
+
+    def send(self, request, fds=()):
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        data = request if isinstance(request, bytes) else json.dumps(request).encode()
+        self.socket.sendmsg([data], ancillary)
+
+    def receive(self):
+        """(object, descriptors), or (None, []) at the end."""
+        data, ancillary, _, _ = self.socket.recvmsg(16384, socket.CMSG_SPACE(16))
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        return (json.loads(data) if data else None), list(fds)
+
+    def ask(self, request, fds=()):
+        self.send(request, fds)
+        while True:
+            answer, got = self.receive()
+            if answer is None:
+                raise ConnectionError("fanwired closed the connection")
+            if "event" in answer:
+                self.unasked.append(answer)
+                continue
+            if not answer["ok"]:
+                raise Refused(answer)
+            return answer, got
+
+    def close(self):
+        self.socket.close()
+
+
+class Subscriber:
+    """One registration. A thread answers challenges and collects what comes."""
+
+    def __init__(self, path, token, family=None, start=True, **request):
+        self.path = path
+        self.token = token
+        if family is not None:
+            request["family"] = family
+        self.client = ClientSocket(path)
+        self.answer, fds = self.client.ask({"op": "subscribe", "token": token, **request})
+        assert len(fds) == 1, "subscribe gives one descriptor"
+        self.udp = socket.socket(fileno=fds[0])
+        self.udp.setblocking(False)
+        self.id = self.answer["connection"]
+        self.address, self.port = self.answer["address"], self.answer["port"]
+        self.engine = (self.answer["engine_address"], self.answer["engine_port"])
+        self.handle = wire.handle(self.answer["user"])
+        self.packets, self.events, self.foreign, self.malformed = [], [], [], []
+        self.ended = None
+        self.broken = False
+        self.active = threading.Event()
+        self.changed = threading.Condition()
+        self.partial = {}
+        self.stop = False
+        self.answer_challenges = True
+        self.thread = None
+        if start:
+            self.start()
+
+    def start(self):
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def wait_active(self, timeout=10):
+        assert self.active.wait(timeout), f"not active within {timeout} s (ended: {self.ended})"
+        return self
+
+    def run(self):
+        for message in self.client.unasked:
+            self.on_message(message)
+        renewed = time.monotonic()
+        while not self.stop:
+            waiting = [self.udp] if self.broken else [self.udp, self.client.socket]
+            try:
+                ready, _, _ = select.select(waiting, [], [], 0.05)
+            except (OSError, ValueError):
+                return
+            if self.client.socket in ready:
+                self.on_client()
+            if self.udp in ready:
+                self.on_datagrams()
+            if not self.broken and not self.ended and time.monotonic() - renewed > self.answer["lease_seconds"] / 3:
+                renewed = time.monotonic()
+                self.client.send({"op": "renew"})
+
+    def on_client(self):
+        try:
+            message, _ = self.client.receive()
+        except OSError:
+            message = None
+        if message is None:
+            self.broken = True
+        else:
+            self.on_message(message)
+
+    def on_message(self, message):
+        with self.changed:
+            if message.get("event") == "active":
+                self.active.set()
+            if message.get("event") == "ended":
+                self.ended = message
+            self.changed.notify_all()
+
+    def on_datagrams(self):
+        while True:
+            try:
+                packet = self.udp.recv(65536)
+            except (BlockingIOError, ConnectionError, OSError):
+                return
+            self.on_datagram(packet)
+
+    def on_datagram(self, packet):
+        try:
+            delivery = wire.Delivery.decode(packet)
+        except wire.Malformed as bad:
+            self.malformed.append((str(bad), packet))
+            return
+        if delivery.handle != self.handle:
+            self.foreign.append(delivery)
+            return
+        if delivery.type == wire.CHALLENGE and self.answer_challenges:
+            self.udp.sendto(wire.echo(delivery), self.engine)
+        if delivery.type == wire.DELIVERY:
+            with self.changed:
+                self.packets.append(packet)
+                self.assemble(delivery)
+                self.changed.notify_all()
+
+    def assemble(self, delivery):
+        key = (delivery.channel, delivery.epoch, delivery.session)
+        if delivery.flags & wire.BEGIN:
+            self.partial[key] = [delivery]
+        elif key in self.partial and self.partial[key][-1].publisher_sequence + 1 == delivery.publisher_sequence:
+            self.partial[key].append(delivery)
+        else:
+            self.partial.pop(key, None)
+            return
+        if delivery.flags & wire.END:
+            parts = self.partial.pop(key)
+            delivery.payload = b"".join(part.payload for part in parts)
+            self.events.append(delivery)
+
+    def wait_events(self, count, timeout=10):
+        """Waits until `count` events are there; the caller judges what they are."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.events) >= count, timeout)
+            return list(self.events)
+
+    def wait_ended(self, timeout=10):
+        with self.changed:
+            self.changed.wait_for(lambda: self.ended, timeout)
+        return self.ended
+
+    def wait_broken(self, timeout=10):
+        deadline = time.monotonic() + timeout
+        while not self.broken and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.broken
+
+    def attach(self, token=None):
+        """After a restart of fanwired: connects again and sends the descriptor back."""
+        client = ClientSocket(self.path)
+        answer, _ = client.ask(
+            {"op": "attach", "connection": self.id, "token": token or self.token}, [self.udp.fileno()])
+        self.client.close()
+        self.client, self.broken = client, False
+        return answer
+
+    def close(self):
+        self.stop = True
+        if self.thread:
+            self.thread.join()
+        self.client.close()
+        self.udp.close()
+
+
+class Publisher:
+    """One session; publish() waits for its result and retransmits meanwhile."""
+
+    def __init__(self, path, **credential):
+        self.client = ClientSocket(path)
+        self.answer, fds = self.client.ask({"op": "publish_open", **credential})
+        assert len(fds) == 1, "publish_open gives one descriptor"
+        self.udp = socket.socket(fileno=fds[0])
+        self.session = int(self.answer["session"], 16)
+        self.key = bytes.fromhex(self.answer["key"])
+        self.engine = (self.answer["engine_address"], self.answer["engine_port"])
+        self.limit = self.answer["payload_limit"]
+        self.number = 0
+        self.cumulative = 0
+        self.results = {}
+        self.refused_acks = 0
+
+    def seal(self, user, payload, channel=wire.ALL, kind=0, flags=wire.BEGIN | wire.END, number=None):
+        if number is None:
+            self.number += 1
+            number = self.number
+        user_handle = user if isinstance(user, bytes) and len(user) == 16 else wire.handle(user)
+        return wire.publish(self.key, self.session, number, user_handle, channel, wire.as_bytes(payload), kind, flags)
+
+    def send(self, packet):
+        self.udp.sendto(packet, self.engine)
+
+    def receive(self, timeout):
+        """Takes in acknowledgements for at most `timeout` seconds; False if none came."""
+        ready, _, _ = select.select([self.udp], [], [], timeout)
+        if not ready:
+            return False
+        try:
+            cumulative, results = wire.open_ack(self.key, self.session, self.udp.recv(65536))
+        except wire.Malformed:
+            self.refused_acks += 1
+            return True
+        self.cumulative = max(self.cumulative, cumulative)
+        for result in results:
+            self.results.setdefault(result.number, result)
+        return True
+
+    def wait(self, packets, timeout=10):
+        """`packets`: number -> datagram. Sends, retransmits, and returns the results in order."""
+        deadline = time.monotonic() + timeout
+        for packet in packets.values():
+            self.send(packet)
+        pause = 0.02
+        while any(number not in self.results for number in packets):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not acknowledged within {timeout} s")
+            if self.receive(pause):
+                continue
+            pause = min(pause * 2, 1)
+            for number, packet in packets.items():
+                if number not in self.results:
+                    self.send(packet)
+        return [self.results[number] for number in packets]
+
+    def publish(self, user, payload, timeout=10, **how):
+        payload = wire.as_bytes(payload)
+        parts = [payload[i : i + self.limit] for i in range(0, len(payload), self.limit)] or [b""]
+        results = []
+        for first in range(0, len(parts), 200):
+            packets = {}
+            for i in range(first, min(first + 200, len(parts))):
+                flags = (wire.BEGIN if i == 0 else 0) | (wire.END if i == len(parts) - 1 else 0)
+                packet = self.seal(user, parts[i], flags=how.get("flags", flags),
+                                   **{k: v for k, v in how.items() if k != "flags"})
+                packets[self.number] = packet
+            results += self.wait(packets, timeout)
+        last = results[-1]
+        last.sent = min(result.sent for result in results)
+        return last
+
+    def close(self):
+        self.client.close()
+        self.udp.close()
