@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Bounds of the table's reader: geometry at init, indices at lookup. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/shm/table.h"
+
+#define BUCKETS	  4u
+#define OVERFLOW  2u
+#define GROUPS	  8u
+#define ENDPOINTS 16u
+
+static struct fan_region region;
+static struct fan_registry *root;
+static struct fan_table table;
+
+/* Arrays one behind the other, as the registry's writer lays them out; the last ends the region. */
+static void init(void)
+{
+	uint64_t off = sizeof(struct fan_registry);
+
+	region.size = 64 * 1024;
+	region.base = aligned_alloc(64, region.size);
+	cr_assert_not_null(region.base);
+	memset(region.base, 0, region.size);
+	root = region.base;
+	root->bucket_cnt = BUCKETS;
+	root->overflow_cnt = OVERFLOW;
+	root->group_cnt = GROUPS;
+	root->endpoint_cnt = ENDPOINTS;
+	root->connection_cnt = 3;
+	root->session_cnt = 2;
+	root->nexthop_cnt = 4;
+	root->request_cnt = 16;
+	root->hash_seed[0] = 0x1234;
+	root->hash_seed[1] = 0x5678;
+	root->buckets_off = off;
+	root->groups_off = off += (BUCKETS + OVERFLOW) * sizeof(struct fan_bucket);
+	root->endpoints_off = off += GROUPS * sizeof(struct fan_group);
+	root->connections_off = off += ENDPOINTS * sizeof(struct fan_endpoint);
+	root->sessions_off = off += 3 * sizeof(struct fan_connection);
+	root->nexthops_off = off += 2 * sizeof(struct fan_session);
+	root->requests_off = off += 4 * sizeof(struct fan_nexthop);
+	region.size = off + 16 * sizeof(struct fan_request);
+	cr_assert_eq(fan_table_init(&table, &region), 0);
+}
+
+static void fini(void)
+{
+	free(region.base);
+}
+TestSuite(table, .init = init, .fini = fini);
+
+static void expect_refused(const char *what)
+{
+	struct fan_table other;
+
+	memset(&other, 0x5a, sizeof(other));
+	cr_expect_eq(fan_table_init(&other, &region), -EPROTO, "%s", what);
+	cr_expect_eq(other.bucket_mask, 0x5a5a5a5a, "%s: a refused region filled the table", what);
+}
+
+Test(table, geometry_is_taken_over)
+{
+	cr_expect_eq(table.bucket_mask, BUCKETS - 1);
+	cr_expect_eq(table.bucket_total, BUCKETS + OVERFLOW);
+	cr_expect_eq(table.group_cnt, GROUPS);
+	cr_expect_eq(table.session_mask, 1);
+	cr_expect_eq((const char *)table.groups, (const char *)region.base + root->groups_off);
+	cr_expect_eq(table.seed[1], 0x5678);
+}
+
+Test(table, every_corrupt_offset_is_refused)
+{
+	uint64_t *const offs[] = {&root->buckets_off,	  &root->groups_off,   &root->endpoints_off,
+				  &root->connections_off, &root->sessions_off, &root->nexthops_off,
+				  &root->requests_off};
+
+	for (unsigned i = 0; i < sizeof(offs) / sizeof(offs[0]); i++) {
+		const uint64_t good = *offs[i];
+		const uint64_t bad[] = {0,
+					sizeof(struct fan_registry) - 64, /* in the root */
+					good + 8,			  /* unaligned */
+					good + 64, /* into the next one, or over the end */
+					region.size,
+					region.size & ~63ull,
+					(region.size + 64) & ~63ull,
+					UINT64_MAX & ~63ull,
+					UINT64_MAX};
+
+		for (unsigned j = 0; j < sizeof(bad) / sizeof(bad[0]); j++) {
+			*offs[i] = bad[j];
+			expect_refused("offset");
+		}
+		*offs[i] = good;
+	}
+	cr_expect_eq(fan_table_init(&table, &region), 0);
+}
+
+Test(table, every_corrupt_count_is_refused)
+{
+	uint32_t *const cnts[] = {&root->bucket_cnt,	 &root->group_cnt,   &root->endpoint_cnt,
+				  &root->connection_cnt, &root->session_cnt, &root->nexthop_cnt,
+				  &root->request_cnt};
+	static const uint32_t bad[] = {0, 1000, 1u << 20, 1u << 31, UINT32_MAX};
+
+	for (unsigned i = 0; i < sizeof(cnts) / sizeof(cnts[0]); i++) {
+		const uint32_t good = *cnts[i];
+
+		for (unsigned j = 0; j < sizeof(bad) / sizeof(bad[0]); j++) {
+			*cnts[i] = bad[j];
+			expect_refused("count");
+		}
+		*cnts[i] = good;
+	}
+	root->bucket_cnt = 3;
+	expect_refused("buckets not a power of two");
+	root->bucket_cnt = BUCKETS;
+	root->overflow_cnt = UINT32_MAX - BUCKETS + 1;
+	expect_refused("bucket total that wraps");
+}
+
+Test(table, region_cut_short_is_refused)
+{
+	size_t whole = region.size;
+
+	region.size = whole - 1;
+	expect_refused("one byte short");
+	region.size = sizeof(struct fan_registry) - 1;
+	expect_refused("root cut");
+	region.size = 0;
+	expect_refused("empty");
+	region.size = whole;
+	cr_expect_eq(fan_table_init(&table, &region), 0);
+}
+
+/* ---- lookup in a table that is not to be trusted ---- */
+
+static const uint8_t ALICE[16] = {1, 2, 3}, BOB[16] = {4, 5, 6};
+
+static struct fan_bucket *bucket_of(const uint8_t handle[16], uint64_t channel)
+{
+	uint64_t hash = fan_table_hash(table.seed, handle, channel);
+
+	return (struct fan_bucket *)&table.buckets[fan_table_bucket_idx(&table, hash)];
+}
+
+static void put(struct fan_bucket *bucket, unsigned slot, uint32_t group, const uint8_t handle[16],
+		uint64_t channel)
+{
+	uint16_t fp = fan_table_fp(fan_table_hash(table.seed, handle, channel));
+
+	bucket->fp[slot / 4] |= (uint64_t)fp << (16 * (slot % 4));
+	bucket->group[slot] = group;
+}
+
+static const struct fan_group *lookup(const uint8_t handle[16], uint64_t channel)
+{
+	return fan_table_lookup(&table, handle, channel,
+				fan_table_hash(table.seed, handle, channel));
+}
+
+Test(table, finds_in_every_slot_and_in_overflow)
+{
+	struct fan_group *group = (struct fan_group *)&table.groups[5];
+	struct fan_bucket *first = bucket_of(ALICE, 7), *overflow;
+
+	memcpy(group->handle, ALICE, 16);
+	group->channel = 7;
+	cr_expect_null(lookup(ALICE, 7));
+	for (unsigned slot = 0; slot < FAN_BUCKET_SLOTS; slot++) {
+		memset(first, 0, sizeof(*first));
+		put(first, slot, 6, ALICE, 7);
+		cr_expect_eq(lookup(ALICE, 7), group, "slot %u", slot);
+		cr_expect_eq(fan_group_idx(&table, group), 5);
+	}
+	memset(first, 0, sizeof(*first));
+	overflow = (struct fan_bucket *)&table.buckets[BUCKETS + 1];
+	first->next = BUCKETS + 2;
+	put(overflow, 3, 6, ALICE, 7);
+	cr_expect_eq(lookup(ALICE, 7), group);
+	cr_expect_null(lookup(ALICE, 8));
+	cr_expect_null(lookup(BOB, 7));
+}
+
+Test(table, equal_fingerprints_do_not_deceive)
+{
+	struct fan_group *bobs = (struct fan_group *)&table.groups[0];
+	struct fan_group *alices = (struct fan_group *)&table.groups[1];
+	struct fan_bucket *bucket = bucket_of(ALICE, 0);
+
+	memcpy(bobs->handle, BOB, 16);
+	memcpy(alices->handle, ALICE, 16);
+	put(bucket, 0, 1, ALICE, 0); /* Alice's fingerprint, Bob's group */
+	cr_expect_null(lookup(ALICE, 0));
+	put(bucket, 1, 2, ALICE, 0);
+	cr_expect_eq(lookup(ALICE, 0), alices);
+}
+
+Test(table, indices_out_of_range_are_not_followed)
+{
+	struct fan_bucket *bucket = bucket_of(ALICE, 0);
+
+	put(bucket, 0, GROUPS + 1, ALICE, 0);
+	cr_expect_null(lookup(ALICE, 0));
+	bucket->group[0] = UINT32_MAX;
+	cr_expect_null(lookup(ALICE, 0));
+	bucket->next = BUCKETS + OVERFLOW + 1;
+	cr_expect_null(lookup(ALICE, 0));
+	bucket->next = UINT32_MAX;
+	cr_expect_null(lookup(ALICE, 0));
+}
+
+Test(table, chain_in_a_circle_ends, .timeout = 10)
+{
+	struct fan_bucket *bucket = bucket_of(ALICE, 0);
+	struct fan_bucket *overflow = (struct fan_bucket *)&table.buckets[BUCKETS];
+
+	bucket->next = BUCKETS + 1;
+	overflow->next = BUCKETS + 1;
+	cr_expect_null(lookup(ALICE, 0));
+}
+
+static uint32_t endpoint_cnt_of(uint64_t first, uint64_t cnt)
+{
+	struct fan_group group = {.endpoints = first << FAN_ENDPOINT_CNT_BITS | cnt};
+	const struct fan_endpoint *endpoints;
+	uint32_t got;
+
+	endpoints = fan_group_endpoints(&table, &group, &got);
+	cr_expect_geq(endpoints, table.endpoints);
+	cr_expect_leq(endpoints + got, table.endpoints + ENDPOINTS);
+	return got;
+}
+
+Test(table, blocks_out_of_range_are_empty)
+{
+	cr_expect_eq(endpoint_cnt_of(0, 0), 0);
+	cr_expect_eq(endpoint_cnt_of(0, ENDPOINTS), ENDPOINTS);
+	cr_expect_eq(endpoint_cnt_of(ENDPOINTS - 1, 1), 1);
+	cr_expect_eq(endpoint_cnt_of(0, ENDPOINTS + 1), 0);
+	cr_expect_eq(endpoint_cnt_of(ENDPOINTS, 1), 0);
+	cr_expect_eq(endpoint_cnt_of((UINT64_C(1) << 40) - 1, FAN_ENDPOINT_CNT_MAX), 0);
+}
+
+Test(table, sessions)
+{
+	struct fan_session *sessions = (struct fan_session *)table.sessions;
+
+	sessions[1].id = 0xabcd0001;
+	cr_expect_eq(fan_table_session(&table, 0xabcd0001), &sessions[1]);
+	cr_expect_null(fan_table_session(&table, 0xabce0001), "an old id of the same slot");
+	cr_expect_null(fan_table_session(&table, 0xabcd0000));
+	cr_expect_null(fan_table_session(&table, 0), "0 is no session, though free slots hold it");
+}
+
+Test(table, fingerprint_is_never_zero)
+{
+	cr_expect_eq(fan_table_fp(0x0000ffffffffffff), 1);
+	cr_expect_eq(fan_table_fp(0x0002000000000000), 2);
+}
