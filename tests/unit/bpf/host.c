@@ -44,6 +44,7 @@ void host_init(struct host *host, uint16_t port_first, uint16_t port_last)
 	cr_assert_eq(unshare(CLONE_NEWNET | CLONE_NEWNS), 0, "needs root: %s", strerror(errno));
 	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	cr_assert_eq(mount("tmpfs", HOST_DIR, "tmpfs", 0, NULL), 0);
+	cr_assert_eq(mount("tmpfs", "/run", "tmpfs", 0, NULL), 0); /* ip netns add writes there */
 	host_run("ip link set lo up && for a in " ENGINE4 " " RECEIVER4 " " ELSEWHERE4
 		 "; do ip addr add $a/32 dev lo; done && for a in " ENGINE6 " " RECEIVER6
 		 " " ELSEWHERE6 "; do ip addr add $a/128 dev lo nodad; done");
