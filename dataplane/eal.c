@@ -134,7 +134,7 @@ int eal_start(const struct fan_config *config, const char *vdev)
 	if (!config->telemetry)
 		add("--no-telemetry");
 	if (strcmp(config->log_level, "debug") != 0)
-		add("--log-level=notice");
+		add("--log-level=warning");
 	further_add(config->eal_args);
 	if (arguments.overflow) {
 		fan_log(FAN_LOG_ERROR, SUBJECT,
