@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <arpa/inet.h>
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/unit/agent/site.h"
+
+#define PORT_FIRST 24500
+#define PORT_LAST  24519 /* times two families */
+
+static struct site site;
+
+static void setup(void)
+{
+	site_init(&site, PORT_FIRST, PORT_LAST);
+	site_start(&site);
+}
+
+static void teardown(void)
+{
+	site_fini(&site);
+}
+
+TestSuite(subscriber, .init = setup, .fini = teardown, .timeout = 30);
+
+Test(subscriber, gets_a_bound_filtered_locked_socket)
+{
+	int peer = peer_connect(&site), descriptor, on = 1;
+	json_t *packet;
+
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\",\"family\":4}", -1);
+	packet = peer_hear(&site, peer, &descriptor);
+	cr_assert_str_eq(json_text(packet, "user"), "alice");
+	cr_assert_str_eq(json_text(packet, "address"), RECEIVER4);
+	cr_assert_str_eq(json_text(packet, "engine_address"), ENGINE4);
+	cr_assert_str_eq(json_text(packet, "state"), "pending");
+	cr_assert_eq(json_integer_value(json_object_get(packet, "engine_port")), ENGINE_PORT);
+	cr_assert_eq(json_integer_value(json_object_get(packet, "payload_limit")),
+		     FAN_PAYLOAD_DEFAULT);
+	cr_assert_eq(json_integer_value(json_object_get(packet, "lease_seconds")), 60);
+	cr_assert_eq(json_integer_value(json_object_get(packet, "generation")), 3);
+	cr_assert_eq(json_integer_value(json_object_get(packet, "port")), host_port(descriptor));
+	cr_assert_geq(host_port(descriptor), PORT_FIRST);
+	cr_assert_leq(host_port(descriptor), PORT_LAST);
+	cr_assert_eq(setsockopt(descriptor, SOL_SOCKET, SO_DETACH_FILTER, &on, sizeof(on)), -1);
+	cr_assert_eq(errno, EPERM, "the filter is locked");
+
+	/* The engine was told that very socket. */
+	uint64_t cookie;
+
+	cr_assert_eq(socket_cookie(descriptor, &cookie), 0);
+	cr_assert_eq(site.last[MESSAGE_BOUND].u.bound.cookie, cookie);
+	cr_assert_eq(site.last[MESSAGE_BOUND].u.bound.address.port, host_port(descriptor));
+	cr_assert_eq(site.last[MESSAGE_REGISTER].u.client.uid, getuid());
+	cr_assert_eq(site.last[MESSAGE_REGISTER].u.client.pid, (uint32_t)getpid());
+	json_decref(packet);
+	packet = peer_hear(&site, peer, NULL);
+	cr_assert_str_eq(json_text(packet, "event"), "active");
+	json_decref(packet);
+}
+
+Test(subscriber, receives_its_own_events_only)
+{
+	int peer = peer_connect(&site), engine = host_udp(4, ENGINE4, ENGINE_PORT), descriptor;
+	uint8_t sent[256], got[256];
+
+	peer_subscribe(&site, peer, "alice", &descriptor);
+	size_t len = host_packet(sent, "bob", 20);
+
+	cr_assert_eq(host_send(engine, RECEIVER4, host_port(descriptor), sent, len), 0);
+	len = host_packet(sent, "alice", 20);
+	cr_assert_eq(host_send(engine, RECEIVER4, host_port(descriptor), sent, len), 0);
+	cr_assert_eq(host_receive(descriptor, got, sizeof(got)), (ssize_t)len);
+	cr_assert_eq(memcmp(sent, got, len), 0);
+	cr_assert_eq(host_receive(descriptor, got, sizeof(got)), -1);
+
+	/* The other one becomes a message for the audit. */
+	cr_assert(site_wait(&site, &site.got[MESSAGE_FOREIGN_DROP], 1, 2000));
+	const struct message *drop = &site.last[MESSAGE_FOREIGN_DROP];
+	struct scope alice, bob;
+
+	host_scope(&alice, "alice");
+	host_scope(&bob, "bob");
+	cr_assert_eq(memcmp(drop->u.foreign.victim, bob.handle, 16), 0);
+	cr_assert_eq(memcmp(drop->u.foreign.foreign, alice.handle, 16), 0);
+	cr_assert_eq(drop->u.foreign.cnt, 1);
+	struct fan_address source;
+
+	cr_assert_eq(fan_address_parse(&source, ENGINE4), 0);
+	cr_assert_eq(memcmp(drop->u.foreign.source, source.bytes, 16), 0);
+}
+
+Test(subscriber, family_six_on_request)
+{
+	int peer = peer_connect(&site), descriptor;
+	json_t *packet;
+
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:a\",\"family\":6}", -1);
+	packet = peer_hear(&site, peer, &descriptor);
+	cr_assert_str_eq(json_text(packet, "address"), RECEIVER6);
+	cr_assert_str_eq(json_text(packet, "engine_address"), ENGINE6);
+	json_decref(packet);
+}
+
+Test(subscriber, request_reaches_the_engine_whole)
+{
+	int peer = peer_connect(&site), descriptor;
+
+	peer_say(peer,
+		 "{\"op\":\"subscribe\",\"token\":\"user:alice\",\"threads\":[\"a\",\"b\"],"
+		 "\"single\":true,\"connection\":\"0000000000000abc\"}",
+		 -1);
+	json_t *packet = peer_hear(&site, peer, &descriptor);
+	const struct message *message = &site.last[MESSAGE_REGISTER];
+
+	cr_assert_eq(json_id(packet, "connection"), 0xabc);
+	cr_assert_eq(message->id, 0xabc);
+	cr_assert_str_eq(message->u.client.token, "user:alice");
+	cr_assert_eq(message->u.client.thread_cnt, 2);
+	cr_assert_str_eq(message->u.client.threads[1], "b");
+	cr_assert(message->u.client.single);
+	json_decref(packet);
+}
+
+Test(subscriber, refused_by_the_engine_may_ask_again)
+{
+	int peer = peer_connect(&site), descriptor;
+
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"nonsense\"}", -1);
+	peer_hear_error(&site, peer, "token_invalid");
+	peer_subscribe(&site, peer, "alice", &descriptor);
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\"}", -1);
+	peer_hear_error(&site, peer, "bad_request");
+	cr_assert_eq(site_status(&site).scopes, 1);
+}
+
+Test(subscriber, renews)
+{
+	int peer = peer_connect(&site), descriptor;
+
+	peer_say(peer, "{\"op\":\"renew\"}", -1);
+	peer_hear_error(&site, peer, "bad_request");
+	uint64_t id = peer_subscribe(&site, peer, "alice", &descriptor);
+
+	peer_say(peer, "{\"op\":\"renew\",\"token\":\"user:alice\"}", -1);
+	json_t *packet = peer_hear(&site, peer, NULL);
+
+	cr_assert_str_eq(json_text(packet, "op"), "renew");
+	cr_assert_eq(json_integer_value(json_object_get(packet, "lease_seconds")), 60);
+	cr_assert_eq(site.last[MESSAGE_RENEW].id, id);
+	json_decref(packet);
+}
+
+/* A process of its own that subscribes, says so on `ready`, and waits to be killed. */
+static void be_subscriber(int ready)
+{
+	static const char request[] = "{\"op\":\"subscribe\",\"token\":\"user:alice\"}";
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	char byte;
+
+	peer_connect_to(fd);
+	if (send(fd, request, sizeof(request) - 1, 0) < 0 || recv(fd, &byte, 1, 0) != 1 ||
+	    write(ready, "x", 1) != 1)
+		_exit(1);
+	pause();
+	_exit(0);
+}
+
+Test(subscriber, killed_ends_within_a_second)
+{
+	int ready[2];
+	pid_t pid;
+
+	cr_assert_eq(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0)
+		be_subscriber(ready[1]);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_BOUND], 1, 2000));
+	cr_assert_eq(site.last[MESSAGE_REGISTER].u.client.pid, (uint32_t)pid);
+	cr_assert_eq(site_status(&site).scopes, 1);
+	char byte;
+
+	cr_assert_eq(read(ready[0], &byte, 1), 1);
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000), "no END within a second");
+	cr_assert_eq(site.last[MESSAGE_END].end, MESSAGE_END_CLOSED);
+	cr_assert_eq(site.last[MESSAGE_END].id, site.last[MESSAGE_BOUND].id);
+	cr_assert_eq(site.last[MESSAGE_END].ref, site.last[MESSAGE_BOUND].ref);
+	cr_assert_eq(site_status(&site).scopes, 0);
+	cr_assert_eq(site_status(&site).ports_resting, 1);
+}
+
+Test(subscriber, ended_by_the_engine_is_told_and_cut_from_the_kernel)
+{
+	int peer = peer_connect(&site), engine = host_udp(4, ENGINE4, ENGINE_PORT), descriptor;
+	uint64_t id = peer_subscribe(&site, peer, "alice", &descriptor);
+	uint8_t packet[256];
+	size_t len = host_packet(packet, "alice", 20);
+	json_t *event;
+
+	/* Unread requests at the close do not cost the event that went before. */
+	site_end(&site, id, MESSAGE_END_REVOKED);
+	peer_say(peer, "{\"op\":\"renew\"}", -1);
+	event = peer_hear(&site, peer, NULL);
+	if (!json_object_get(event, "event")) {
+		json_decref(event);
+		event = peer_hear(&site, peer, NULL);
+	}
+	cr_assert_str_eq(json_text(event, "event"), "ended");
+	cr_assert_str_eq(json_text(event, "reason"), "revoked");
+	cr_assert_str_eq(json_text(event, "message"), "ended by the test");
+	cr_assert_eq(json_id(event, "connection"), id);
+	json_decref(event);
+	peer_hear_end(&site, peer);
+	cr_assert_eq(site_status(&site).scopes, 0);
+	cr_assert_eq(site_status(&site).clients, 0);
+	cr_assert_eq(site.got[MESSAGE_END], 0, "the engine knows");
+	host_send(engine, RECEIVER4, host_port(descriptor), packet, len);
+	cr_assert_eq(host_receive(descriptor, packet, sizeof(packet)), -1);
+}
+
+Test(subscriber, replaced_one_is_told)
+{
+	int first = peer_connect(&site), second = peer_connect(&site), descriptor;
+	uint64_t id = peer_subscribe(&site, first, "alice", &descriptor);
+	char text[128];
+	json_t *packet;
+
+	snprintf(text, sizeof(text),
+		 "{\"op\":\"subscribe\",\"token\":\"user:alice\",\"connection\":\"%016lx\"}", id);
+	peer_say(second, text, -1);
+	packet = peer_hear(&site, second, &descriptor);
+	cr_assert_eq(json_id(packet, "connection"), id);
+	json_decref(packet);
+	packet = peer_hear(&site, first, NULL);
+	cr_assert_str_eq(json_text(packet, "reason"), "replaced");
+	json_decref(packet);
+	peer_hear_end(&site, first);
+	site_run(&site, 20);
+	cr_assert_eq(site_status(&site).scopes, 1);
+	cr_assert_eq(site_status(&site).ports_used, 1);
+	cr_assert_eq(site.got[MESSAGE_END], 0, "the second one lives on");
+}
+
+Test(subscriber, left_before_its_grant_leaves_nothing)
+{
+	int peer = peer_connect(&site);
+
+	site.mute = true;
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\"}", -1);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_REGISTER], 1, 2000));
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\"}", -1);
+	peer_hear_error(&site, peer, "busy");
+	close(peer);
+	site_run(&site, 20);
+	site.mute = false;
+
+	struct message grant = {
+		.type = MESSAGE_GRANT, .ref = site.last[MESSAGE_REGISTER].ref, .id = 9};
+
+	link_to_agent(site.link, &grant);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
+	cr_assert_eq(site.last[MESSAGE_END].id, 9);
+	cr_assert_eq(site.last[MESSAGE_END].ref, grant.ref);
+	cr_assert_eq(site_status(&site).scopes, 0);
+	cr_assert_eq(site_status(&site).ports_used, 0);
+}
+
+Test(subscriber, port_rests_until_the_engine_lets_go)
+{
+	int peer = peer_connect(&site), descriptor, again;
+	uint64_t id = peer_subscribe(&site, peer, "alice", &descriptor);
+	uint16_t port = host_port(descriptor);
+
+	close(descriptor);
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
+	site_run(&site, 1100); /* quarantine_s */
+	cr_assert_eq(site_status(&site).ports_resting, 1);
+	agent_port_reusable(site.agent, id);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+
+	/* Within the quarantine its last user has it back, and nobody else. */
+	peer = peer_connect(&site);
+	id = peer_subscribe(&site, peer, "alice", &descriptor);
+	port = host_port(descriptor);
+	close(descriptor);
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 2, 1000));
+	agent_port_reusable(site.agent, id);
+	peer = peer_connect(&site);
+	peer_subscribe(&site, peer, "bob", &descriptor);
+	cr_assert_neq(host_port(descriptor), port);
+	again = peer_connect(&site);
+	peer_subscribe(&site, again, "alice", &descriptor);
+	cr_assert_eq(host_port(descriptor), port);
+}
+
+Test(subscriber, kept_sockets_and_a_full_range)
+{
+	unsigned total = 2 * (PORT_LAST - PORT_FIRST + 1);
+	int peer, descriptor, kept;
+
+	/* An ended socket that its process keeps open still has its port: others are not hurt. */
+	peer = peer_connect(&site);
+	uint64_t id = peer_subscribe(&site, peer, "mallory", &kept);
+
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
+	agent_port_reusable(site.agent, id);
+	for (unsigned i = 0; i < total - 1; i++)
+		peer_subscribe(&site, peer_connect(&site), "mallory", &descriptor);
+	cr_assert_eq(site_status(&site).ports_used, total - 1);
+	peer = peer_connect(&site);
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\"}", -1);
+	peer_hear_error(&site, peer, "no_port");
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 2, 1000), "the engine was told");
+	cr_assert_eq(site.last[MESSAGE_END].end, MESSAGE_END_SOCKET);
+	cr_assert_eq(site_status(&site).scopes, total - 1);
+}
