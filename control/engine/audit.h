@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The audit: who did what, and what was kept from whom. The newest 100,000 records are kept.
+ * Event-loop thread only.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct store;
+struct audit;
+
+#define AUDIT_ROWS_MAX 100000
+#define AUDIT_NO_UID   UINT32_MAX
+
+struct audit_record {
+	const char *event;		 /* the name of docs/openapi.yaml */
+	const uint8_t *victim, *foreign; /* handles, or NULL */
+	const char *source;		 /* address, or NULL */
+	const char *user;		 /* name, or NULL */
+	uint64_t connection;		 /* id, or 0 */
+	uint64_t cnt;			 /* of what is aggregated, or 0 */
+	uint32_t uid;			 /* of the caller, or AUDIT_NO_UID */
+	const char *detail;		 /* or NULL */
+};
+
+/* Prepares its statements in the store, which finalises them. Call once a store. */
+int audit_open(struct store *store, struct audit **audit);
+void audit_close(struct audit *audit);
+/* Adds a record to the turn's transaction. 0 or the store's error, which it has logged. */
+int audit_add(struct audit *audit, const struct audit_record *record);
+/* Array of records with row > after, newest last: the newest `limit` where after is 0. */
+json_t *audit_list(struct audit *audit, uint64_t after, unsigned limit);

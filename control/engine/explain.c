@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* GET /v1/explain: who would receive an event, who would not, and why. Sends nothing. */
+#include <stdio.h>
+#include <string.h>
+
+#include "control/engine/http.h"
+#include "control/engine/nexthop.h"
+#include "control/engine/registrations.h"
+#include "control/registry/registry.h"
+
+struct question {
+	struct http_call *call;
+	const char *user, *channel_name; /* "" : all */
+	uint8_t handle[FAN_HANDLE_LEN];
+	uint64_t channel;
+	const struct fan_group *group;
+	json_t *would, *would_not, *notes;
+};
+
+static bool channel_parse(const char *text, uint64_t *channel)
+{
+	uint64_t id;
+
+	if (!text || strcmp(text, "all") == 0) {
+		*channel = FAN_CHANNEL_ALL;
+		return true;
+	}
+	if (text[0] != '@')
+		return fan_thread_channel(channel, text, strlen(text)) == 0;
+	if (fan_id_parse(&id, text + 1) || (id & FAN_CHANNEL_KIND_MASK))
+		return false;
+	*channel = FAN_CHANNEL_SINGLE | id;
+	return true;
+}
+
+static void note(struct question *q, const char *text)
+{
+	json_array_append_new(q->notes, json_string(text));
+}
+
+static bool in_group(const struct question *q, uint64_t connection)
+{
+	const struct fan_endpoint *endpoints;
+	uint32_t cnt = 0;
+
+	if (!q->group)
+		return false;
+	endpoints = fan_group_endpoints(registry_table(q->call->engine->registry), q->group, &cnt);
+	for (uint32_t i = 0; i < cnt; i++)
+		if (endpoints[i].connection == connection &&
+		    memcmp(endpoints[i].handle, q->handle, FAN_HANDLE_LEN) == 0)
+			return true;
+	return false;
+}
+
+/* Why it would not receive, or NULL where it would. */
+static const char *obstacle(const struct question *q, const struct registration *r)
+{
+	const struct engine *engine = q->call->engine;
+
+	if (r->phase != REGISTRATION_ACTIVE)
+		return registration_phase_reason(r);
+	if (r->end_ns <= q->call->now.mono_ns)
+		return "its lease is over; it is about to be ended";
+	if (!in_group(q, r->id))
+		return (q->channel & FAN_CHANNEL_KIND_MASK) == FAN_CHANNEL_SINGLE
+			       ? "it is another connection, or did not ask for a channel of its own"
+			       : "it has not joined this channel";
+	if (!nexthops_resolved(engine->nexthops, r->nexthop))
+		return "its next hop has no MAC address; the neighbour does not answer";
+	if (engine->walls.state[WALL_KERNEL] == WALL_FAILED)
+		return "the kernel wall of this host has failed";
+	if (engine_dataplane_state(engine, q->call->now) != DATAPLANE_RUNNING)
+		return "the dataplane is not running";
+	return NULL;
+}
+
+static void judge(struct question *q, const struct registration *r)
+{
+	const char *why = obstacle(q, r);
+	char address[46];
+
+	if (why) {
+		json_array_append_new(q->would_not, json_pack("{s:o, s:s}", "id",
+							      http_json_id(r->id), "reason", why));
+		return;
+	}
+	fan_address_format(address, r->address.bytes, r->address.family);
+	json_array_append_new(q->would, json_pack("{s:o, s:s, s:i, s:s}", "id", http_json_id(r->id),
+						  "address", address, "port", (int)r->address.port,
+						  "reason", registration_phase_reason(r)));
+}
+
+/* Records of this user that have left the table and wait for their grace period. */
+static void judge_ending(struct question *q)
+{
+	const struct registry *registry = q->call->engine->registry;
+	const struct fan_connection *c;
+	uint32_t cursor = 0;
+
+	while ((c = registry_connection_next(registry, &cursor)))
+		if (c->state == FAN_CONNECTION_ENDING &&
+		    memcmp(c->handle, q->handle, FAN_HANDLE_LEN) == 0)
+			json_array_append_new(q->would_not,
+					      json_pack("{s:o, s:s}", "id", http_json_id(c->id),
+							"reason", "ended"));
+}
+
+static const struct fan_group_state *group_state(const struct question *q)
+{
+	const struct fan_table *table = registry_table(q->call->engine->registry);
+	const struct fan_state *state = registry_state(q->call->engine->registry);
+	const struct fan_group_state *record;
+
+	if (!state)
+		return NULL;
+	record = (const struct fan_group_state *)((const char *)state + state->groups_off) +
+		 fan_group_idx(table, q->group);
+	return record->incarnation == q->group->incarnation ? record : NULL;
+}
+
+static json_t *json_group(const struct question *q)
+{
+	const struct fan_group_state *record;
+	uint32_t cnt;
+
+	if (!q->group)
+		return json_null();
+	record = group_state(q);
+	fan_group_endpoints(registry_table(q->call->engine->registry), q->group, &cnt);
+	return json_pack("{s:o, s:I, s:I, s:o}", "epoch",
+			 record ? http_json_id(record->epoch) : json_null(), "sequence",
+			 (json_int_t)(record ? record->sequence : 0), "user_generation",
+			 (json_int_t)q->group->user_generation, "lingering_seconds",
+			 cnt ? json_null() : json_integer(q->call->engine->config->linger_s));
+}
+
+static void add_notes(struct question *q, const struct user *user)
+{
+	const struct engine *engine = q->call->engine;
+
+	if (!user)
+		note(q, "the user has never connected to this instance");
+	else if (!user->connections)
+		note(q, "the user is offline");
+	if (!q->group)
+		note(q,
+		     "there is no such group: a publish is answered with sent 0 and no sequence");
+	else if (!json_array_size(q->would))
+		note(q, "the group lingers: events are counted and sent to nobody");
+	if (engine_dataplane_state(engine, q->call->now) != DATAPLANE_RUNNING)
+		note(q, "the dataplane is not running: nothing is delivered");
+	if (engine_wall_failed(engine))
+		note(q, engine_wall_failed(engine));
+}
+
+void http_explain(struct http_call *call)
+{
+	struct question q = {.call = call};
+	const struct registration *r;
+	const struct fan_table *table = registry_table(call->engine->registry);
+	char handle[2 * FAN_HANDLE_LEN + 1];
+	const struct user *user;
+	uint32_t cursor = 0;
+
+	if (!http_query_string(call, "user", true, &q.user) ||
+	    !http_query_string(call, "channel", false, &q.channel_name))
+		return;
+	if (!channel_parse(q.channel_name, &q.channel)) {
+		http_refuse(call, 400, "bad_request",
+			    "channel is a thread's name, or @ and a connection's 16 hex digits");
+		return;
+	}
+	fan_handle(q.handle, q.user, strlen(q.user));
+	fan_hex(handle, q.handle, FAN_HANDLE_LEN);
+	user = users_find(call->engine->users, q.handle);
+	q.group = fan_table_lookup(table, q.handle, q.channel,
+				   fan_table_hash(table->seed, q.handle, q.channel));
+	q.would = json_array();
+	q.would_not = json_array();
+	q.notes = json_array();
+	while (user && (r = registrations_next(call->engine->registrations, &cursor)))
+		if (r->user == user)
+			judge(&q, r);
+	judge_ending(&q);
+	add_notes(&q, user);
+	http_reply(call, 200,
+		   json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "user", q.user, "handle",
+			     handle, "channel", q.channel_name ? q.channel_name : "all", "group",
+			     json_group(&q), "would_receive", q.would, "would_not", q.would_not,
+			     "notes", q.notes));
+}

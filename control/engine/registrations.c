@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "control/engine/registrations.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "control/engine/audit.h"
+#include "control/engine/registrations_private.h"
+#include "control/engine/users.h"
+#include "control/link.h"
+#include "control/registry/registry.h"
+
+/* ---- map and heap ---------------------------------------------------------------------------- */
+
+static struct registration **chain_of(const struct registrations *all, uint64_t id)
+{
+	uint8_t hash[crypto_shorthash_BYTES];
+	uint32_t idx;
+
+	/* ids may be chosen by subscribers: a keyed hash, so that nobody can pile them up */
+	crypto_shorthash(hash, (const uint8_t *)&id, sizeof(id), all->hash_key);
+	memcpy(&idx, hash, sizeof(idx));
+	return &all->chains[idx & all->chain_mask];
+}
+
+struct registration *registrations_find(const struct registrations *all, uint64_t id)
+{
+	struct registration *r = *chain_of(all, id);
+
+	while (r && r->id != id)
+		r = r->next;
+	return r;
+}
+
+static void heap_place(struct registrations *all, struct registration *r, uint32_t idx)
+{
+	all->heap[idx] = r;
+	r->heap_idx = idx;
+}
+
+static void heap_up(struct registrations *all, struct registration *r)
+{
+	uint32_t idx = r->heap_idx;
+
+	while (idx && all->heap[(idx - 1) / 2]->due_ns > r->due_ns) {
+		heap_place(all, all->heap[(idx - 1) / 2], idx);
+		idx = (idx - 1) / 2;
+	}
+	heap_place(all, r, idx);
+}
+
+static void heap_down(struct registrations *all, struct registration *r)
+{
+	uint32_t idx = r->heap_idx, child;
+
+	while ((child = 2 * idx + 1) < all->cnt) {
+		if (child + 1 < all->cnt && all->heap[child + 1]->due_ns < all->heap[child]->due_ns)
+			child++;
+		if (all->heap[child]->due_ns >= r->due_ns)
+			break;
+		heap_place(all, all->heap[child], idx);
+		idx = child;
+	}
+	heap_place(all, r, idx);
+}
+
+void registrations_set_due(struct registrations *all, struct registration *r, uint64_t due_ns)
+{
+	r->due_ns = due_ns;
+	heap_up(all, r);
+	heap_down(all, r);
+}
+
+void registrations_insert(struct registrations *all, struct registration *r)
+{
+	struct registration **chain = chain_of(all, r->id);
+
+	r->next = *chain;
+	*chain = r;
+	heap_place(all, r, all->cnt++);
+	heap_up(all, r);
+	r->user->connections++;
+}
+
+static void registration_free(struct registration *r)
+{
+	for (unsigned i = 0; i < r->channel_cnt; i++)
+		free(r->channels[i].name);
+	free(r->channels);
+	free(r);
+}
+
+void registrations_drop(struct registrations *all, struct registration *r)
+{
+	struct registration **link = chain_of(all, r->id);
+	struct registration *last = all->heap[--all->cnt];
+
+	while (*link != r)
+		link = &(*link)->next;
+	*link = r->next;
+	if (last != r) {
+		heap_place(all, last, r->heap_idx);
+		heap_up(all, last);
+		heap_down(all, last);
+	}
+	r->user->connections--;
+	registration_free(r);
+}
+
+const struct registration *registrations_next(const struct registrations *all, uint32_t *cursor)
+{
+	return *cursor < all->cnt ? all->heap[(*cursor)++] : NULL;
+}
+
+uint32_t registrations_count(const struct registrations *all)
+{
+	return all->cnt;
+}
+
+/* ---- shared by the steps --------------------------------------------------------------------- */
+
+uint64_t registration_lease_ns(const struct registrations *all, uint64_t token_expiry_s,
+			       struct moment now)
+{
+	uint64_t lease_s = all->engine->config->lease_s;
+	uint64_t token_s = token_expiry_s > now.unix_s ? token_expiry_s - now.unix_s : 0;
+
+	return now.mono_ns + (token_s < lease_s ? token_s : lease_s) * ENGINE_NS_PER_S;
+}
+
+void registration_scope(const struct registrations *all, const struct user *user,
+			struct message_scope *scope)
+{
+	const struct fan_registry *root = registry_root(all->engine->registry);
+
+	memcpy(scope->handle, user->handle, FAN_HANDLE_LEN);
+	scope->user_generation = user->generation;
+	scope->key_generation = scope->previous_key_generation = (uint8_t)root->key_generation;
+	fan_tag_key(scope->tag_key, all->engine->keys.master, scope->key_generation,
+		    user->generation, user->handle);
+	memcpy(scope->previous_tag_key, scope->tag_key, FAN_TAG_KEY_LEN);
+}
+
+void registration_refuse(struct registrations *all, uint64_t ref, uint64_t id,
+			 enum message_error error, const char *reason)
+{
+	struct message answer = {.type = MESSAGE_REFUSE, .ref = ref, .id = id, .error = error};
+
+	snprintf(answer.reason, sizeof(answer.reason), "%s", reason);
+	link_to_agent(all->engine->link, &answer);
+}
+
+void registrations_rest_port(struct registrations *all, uint64_t id)
+{
+	struct resting *resting = calloc(1, sizeof(*resting));
+
+	if (!resting) /* the port is lost until the next start, nothing else */
+		return;
+	resting->id = id;
+	resting->due_ns = moment_now().mono_ns + ENGINE_NS_PER_S / 20;
+	*all->resting_last = resting;
+	all->resting_last = &resting->next;
+}
+
+/* ---- ends ------------------------------------------------------------------------------------ */
+
+static void audit_end(struct registrations *all, const struct registration *r, enum message_end end,
+		      uint32_t uid)
+{
+	struct audit_record record = {.event = "end",
+				      .user = r->user->name,
+				      .connection = r->id,
+				      .uid = uid,
+				      .detail = message_end_name(end)};
+
+	audit_add(all->engine->audit, &record);
+}
+
+void registrations_end(struct registrations *all, struct registration *r, enum message_end end,
+		       uint32_t uid, const char *reason)
+{
+	struct message ended = {.type = MESSAGE_ENDED, .ref = r->ref, .id = r->id, .end = end};
+	int err = 0;
+
+	if (r->phase == REGISTRATION_GRANTING) { /* the agent knows of a request only */
+		registration_refuse(all, r->ref, r->id, MESSAGE_ERROR_BUSY, reason);
+		registrations_drop(all, r);
+		return;
+	}
+	if (r->phase >= REGISTRATION_CHALLENGED)
+		err = registry_connection_del(all->engine->registry, r->id, r->generation);
+	if (err) /* the record is another's by now: its owner is untouched */
+		fan_log(FAN_LOG_WARNING, "registration",
+			"connection %016llx was not in the table as expected: %s",
+			(unsigned long long)r->id, strerror(-err));
+	snprintf(ended.reason, sizeof(ended.reason), "%s", reason);
+	link_to_agent(all->engine->link, &ended);
+	/* a record in the table frees the port later on; a pending one has gone at once */
+	if (r->phase == REGISTRATION_BOUND || r->phase == REGISTRATION_CHALLENGED || err)
+		registrations_rest_port(all, r->id);
+	audit_end(all, r, end, uid);
+	registrations_drop(all, r);
+}
+
+unsigned registrations_end_user(struct registrations *all, const struct user *user,
+				enum message_end end, uint32_t uid, const char *reason)
+{
+	unsigned ended = 0;
+
+	for (; user->connections; ended++) {
+		uint32_t idx = 0; /* anew each time: an end moves others about in the heap */
+
+		while (all->heap[idx]->user != user)
+			idx++;
+		registrations_end(all, all->heap[idx], end, uid, reason);
+	}
+	return ended;
+}
+
+static void on_end(struct registrations *all, const struct message *message)
+{
+	struct registration *r = registrations_find(all, message->id);
+
+	if (!r || r->ref != message->ref || !r->attached)
+		return; /* late: the id has another holder, or none */
+	registrations_end(all, r, message->end ? message->end : MESSAGE_END_CLOSED, r->uid,
+			  message->reason[0] ? message->reason : "closed by the subscriber");
+}
+
+static void end_due(struct registrations *all, struct registration *r, struct moment now)
+{
+	char reason[MESSAGE_REASON_MAX];
+
+	switch (r->phase) {
+	case REGISTRATION_GRANTING:
+	case REGISTRATION_GRANTED:
+		registrations_end(all, r, MESSAGE_END_SOCKET, r->uid,
+				  "the socket was not made in time; try again");
+		return;
+	case REGISTRATION_BOUND:
+		registrations_end(all, r, MESSAGE_END_ENGINE, r->uid,
+				  "the table could not let go of this id's last record; "
+				  "look at the dataplane with fanwirectl status");
+		return;
+	case REGISTRATION_CHALLENGED:
+		snprintf(reason, sizeof(reason),
+			 "%s within %u s; check the path between the engine and this host",
+			 r->challenges ? "the address did not answer the challenge"
+				       : "no challenge could be sent",
+			 all->engine->config->challenge_timeout_s);
+		registrations_end(all, r, MESSAGE_END_CHALLENGE, r->uid, reason);
+		return;
+	case REGISTRATION_ACTIVE:
+		break;
+	}
+	if (!r->attached && now.mono_ns < r->end_ns)
+		registrations_end(all, r, MESSAGE_END_ABSENT, AUDIT_NO_UID,
+				  "the subscriber did not come back after fanwired's restart");
+	else if (r->token_expiry_s <= now.unix_s)
+		registrations_end(all, r, MESSAGE_END_TOKEN, r->uid,
+				  "the token expired; renew with a fresh one before it does");
+	else
+		registrations_end(all, r, MESSAGE_END_LEASE, r->uid,
+				  "the lease was not renewed in time");
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static uint64_t absent_ns(const struct registrations *all)
+{
+	return all->started_ns + all->engine->config->reattach_s * ENGINE_NS_PER_S;
+}
+
+static void free_rested_ports(struct registrations *all, uint64_t now_ns)
+{
+	struct resting **link = &all->resting, *resting;
+
+	while ((resting = *link)) {
+		if (resting->due_ns > now_ns ||
+		    registry_connection(all->engine->registry, resting->id)) {
+			link = &resting->next;
+			continue;
+		}
+		*link = resting->next;
+		if (all->engine->agent)
+			agent_port_reusable(all->engine->agent, resting->id);
+		free(resting);
+	}
+	all->resting_last = link;
+}
+
+static bool is_over(const struct registrations *all, const struct registration *r, uint64_t now_ns)
+{
+	return now_ns >= r->end_ns ||
+	       (r->phase == REGISTRATION_ACTIVE && !r->attached && now_ns >= absent_ns(all));
+}
+
+void registrations_tick(struct registrations *all, struct moment now)
+{
+	free_rested_ports(all, now.mono_ns);
+	while (all->cnt && all->heap[0]->due_ns <= now.mono_ns) {
+		struct registration *r = all->heap[0];
+
+		if (is_over(all, r, now.mono_ns))
+			end_due(all, r, now);
+		else if (r->phase == REGISTRATION_BOUND || r->phase == REGISTRATION_CHALLENGED)
+			challenge_continue(all, r, now);
+		else
+			registrations_set_due(all, r, r->end_ns);
+	}
+}
+
+void registrations_on_message(struct registrations *all, const struct message *message,
+			      struct moment now)
+{
+	switch (message->type) {
+	case MESSAGE_REGISTER:
+		register_on_message(all, message, now);
+		return;
+	case MESSAGE_BOUND:
+		challenge_on_bound(all, message, now);
+		return;
+	case MESSAGE_ATTACH:
+		register_on_attach(all, message, now);
+		return;
+	case MESSAGE_RENEW:
+		register_on_renew(all, message, now);
+		return;
+	case MESSAGE_END:
+		on_end(all, message);
+		return;
+	default:
+		fan_log(FAN_LOG_WARNING, "registration", "the agent sent message %d: ignored",
+			message->type);
+	}
+}
+
+void registrations_on_echo(struct registrations *all, uint64_t connection, uint64_t salt,
+			   struct moment now)
+{
+	struct registration *r = registrations_find(all, connection);
+
+	if (r && r->phase == REGISTRATION_CHALLENGED && r->challenges && r->salt == salt)
+		challenge_activate(all, r, now);
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+static void hold(struct registrations *all, const struct fan_connection *c, bool ends)
+{
+	struct message held = {.type = MESSAGE_HOLD, .id = c->id};
+
+	memcpy(held.u.bound.address.bytes, c->address, sizeof(c->address));
+	memcpy(held.u.bound.handle, c->handle, sizeof(c->handle));
+	held.u.bound.address.port = c->port;
+	held.u.bound.address.family = c->family;
+	held.u.bound.cookie = c->cookie;
+	if (ends)
+		held.end = MESSAGE_END_ABSENT;
+	link_to_agent(all->engine->link, &held);
+}
+
+/* An active record of the last run: its lease goes on, and never ended while we were down. */
+static int take_up(struct registrations *all, const struct fan_connection *c, struct user *user)
+{
+	uint64_t reattach_ns = absent_ns(all), end_ns = c->lease_ns;
+	struct registration *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	if (end_ns < reattach_ns)
+		end_ns = reattach_ns + ENGINE_NS_PER_S; /* absent first, if it is */
+	*r = (struct registration){.phase = REGISTRATION_ACTIVE,
+				   .due_ns = reattach_ns,
+				   .end_ns = end_ns,
+				   .id = c->id,
+				   .user = user,
+				   .generation = c->generation,
+				   .user_generation = c->user_generation,
+				   .token_expiry_s = c->token_expiry_s,
+				   .cookie = c->cookie,
+				   .nexthop = c->nexthop,
+				   .uid = AUDIT_NO_UID};
+	memcpy(r->address.bytes, c->address, sizeof(c->address));
+	r->address.port = c->port;
+	r->address.family = c->family;
+	registrations_insert(all, r);
+	return registry_connection_renew(all->engine->registry, c->id, end_ns, c->token_expiry_s);
+}
+
+/* Pending ones are forgotten by a restart; so is one whose user the database does not know so. */
+static int take_up_or_end(struct registrations *all, const struct fan_connection *c)
+{
+	struct user *user = users_find(all->engine->users, c->handle);
+	bool pending = c->state == FAN_CONNECTION_PENDING;
+	uint64_t id = c->id;
+	int err;
+
+	if (c->state == FAN_CONNECTION_ACTIVE && user && user->generation == c->user_generation) {
+		hold(all, c, false);
+		return take_up(all, c, user);
+	}
+	hold(all, c, true);
+	if (c->state == FAN_CONNECTION_ENDING)
+		return 0;
+	err = registry_connection_del(all->engine->registry, id, c->generation);
+	if (pending)
+		registrations_rest_port(all, id);
+	return err;
+}
+
+static int take_up_all(struct registrations *all)
+{
+	struct message hello = {.type = MESSAGE_HELLO};
+	const struct fan_connection *c;
+	uint32_t cursor = 0;
+	int err = 0;
+
+	while (!err && (c = registry_connection_next(all->engine->registry, &cursor)))
+		err = take_up_or_end(all, c);
+	link_to_agent(all->engine->link, &hello);
+	return err;
+}
+
+static void on_record_free(void *arg, uint64_t connection)
+{
+	struct registrations *all = arg;
+
+	if (all->engine->agent)
+		agent_port_reusable(all->engine->agent, connection);
+}
+
+int registrations_open(struct registrations **out, struct engine *engine, struct moment now,
+		       char why[1024])
+{
+	struct registrations *all = calloc(1, sizeof(*all));
+	int err = -ENOMEM;
+
+	if (!all)
+		return err;
+	all->engine = engine;
+	all->max = engine->config->max_connections;
+	all->started_ns = now.mono_ns;
+	all->resting_last = &all->resting;
+	for (all->chain_mask = 1023; all->chain_mask < all->max;)
+		all->chain_mask = 2 * all->chain_mask + 1;
+	all->chains = calloc((size_t)all->chain_mask + 1, sizeof(*all->chains));
+	/* the region may hold more than a lowered limit allows */
+	all->heap = calloc((size_t)all->max + registry_root(engine->registry)->connection_cnt,
+			   sizeof(*all->heap));
+	randombytes_buf(all->hash_key, sizeof(all->hash_key));
+	if (all->chains && all->heap)
+		err = take_up_all(all);
+	if (err) {
+		snprintf(why, 1024, "the registrations of the last run cannot be taken up: %s",
+			 strerror(-err));
+		registrations_close(all);
+		return err;
+	}
+	registry_set_on_connection_free(engine->registry, on_record_free, all);
+	*out = all;
+	return 0;
+}
+
+void registrations_close(struct registrations *all)
+{
+	if (!all)
+		return;
+	registry_set_on_connection_free(all->engine->registry, NULL, NULL);
+	while (all->heap && all->cnt)
+		registrations_drop(all, all->heap[all->cnt - 1]);
+	for (struct resting *next; all->resting; all->resting = next) {
+		next = all->resting->next;
+		free(all->resting);
+	}
+	free(all->heap);
+	free(all->chains);
+	free(all);
+}
+
+const char *registration_phase_reason(const struct registration *r)
+{
+	switch (r->phase) {
+	case REGISTRATION_GRANTING:
+	case REGISTRATION_GRANTED:
+		return "its socket is being made";
+	case REGISTRATION_BOUND:
+		return "the last registration of its id is still leaving the table";
+	case REGISTRATION_CHALLENGED:
+		return r->challenges ? "it has not echoed the challenge yet"
+				     : "no challenge could be sent yet: next hop not resolved, or "
+				       "the dataplane is not running";
+	case REGISTRATION_ACTIVE:
+		break;
+	}
+	return r->attached ? "active" : "active; its subscriber is not back since the restart";
+}
