@@ -60,7 +60,7 @@ static json_t *json_connection(const struct http_call *call, const struct fan_co
 			       : (double)(c->lease_ns - call->now.mono_ns) / 1e9;
 
 	fan_address_format(address, c->address, c->family);
-	return json_pack("{s:o, s:o, s:s, s:i, s:s, s:i, s:I, s:f, s:o}", "id", http_json_id(c->id),
+	return json_pack("{s:o, s:o, s:s, s:i, s:i, s:s, s:I, s:f, s:o}", "id", http_json_id(c->id),
 			 "user", http_json_user(user), "address", address, "port", (int)c->port,
 			 "family", (int)c->family, "state", state_name(c->state), "generation",
 			 (json_int_t)c->generation, "lease_seconds", lease, "channels",
