@@ -290,6 +290,7 @@ running() { # PROGRAM: prints its process id; a recycled number is not taken for
 start() { # PROGRAM
 	local pid
 	if pid=$(running "$1"); then return; fi
+	ulimit -n "$(ulimit -Hn)" # each subscriber holds one
 	# Its own session, nothing inherited but the log: it outlives the shell that started it.
 	local argv=(setsid "$(program "$1")" --config "$conf")
 	[ -z "$ENGINE_NETNS" ] || argv=(nsenter --net="/run/netns/$ENGINE_NETNS" "${argv[@]}")
