@@ -117,7 +117,7 @@ static __always_inline int scope_of(struct __sk_buff *skb, struct scope *scope)
 		       : -1;
 }
 
-static __always_inline int tag_ok(const struct header *header, const __u64 key[2])
+static __always_inline int tag_ok(const struct header *header, const __u64 *key)
 {
 	__u64 tag;
 
@@ -141,6 +141,7 @@ static __always_inline __u32 judge_form(const struct __sk_buff *skb, const struc
 static __always_inline __u32 judge_scope(struct __sk_buff *skb, const struct header *header,
 					 const struct scope *scope)
 {
+	const __u64 *key;
 	__u64 owner[2];
 
 	__builtin_memcpy(owner, scope->handle, sizeof(owner));
@@ -151,10 +152,12 @@ static __always_inline __u32 judge_scope(struct __sk_buff *skb, const struct hea
 	if (bpf_ntohl(header->user_generation) != scope->user_generation)
 		return SCOPE_DROP_USER_GENERATION;
 	if (header->key_generation == scope->key_generation)
-		return tag_ok(header, scope->tag_key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
-	if (header->key_generation == scope->previous_key_generation)
-		return tag_ok(header, scope->previous_tag_key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
-	return SCOPE_DROP_KEY_GENERATION;
+		key = scope->tag_key;
+	else if (header->key_generation == scope->previous_key_generation)
+		key = scope->previous_tag_key;
+	else
+		return SCOPE_DROP_KEY_GENERATION;
+	return tag_ok(header, key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
 }
 
 SEC("socket")

@@ -335,8 +335,12 @@ Test(guard, neither_segmentation_nor_a_source_address_helps)
 
 Test(guard, a_route_written_into_the_packet_does_not_help)
 {
-	/* Loose source route by way of the engine: the header's destination is the engine's. */
-	uint8_t options[] = {131, 7, 4, 198, 18, 0, 1, 0};
+	/*
+	 * Loose source route by way of the engine: the header's destination is the engine's. Before
+	 * it an option whose data stand where a header without options ends and the port follows.
+	 */
+	uint8_t options[] = {0x9e, 4, ENGINE_PORT >> 8, ENGINE_PORT & 0xff, 131, 7, 4, 198, 18, 0,
+			     1,	   0};
 	uint64_t cookie;
 	int fd4 = unfiltered(4, PORT, &cookie), fd6 = unfiltered(6, PORT, &cookie);
 	struct rt2_hdr route = {.rt_hdr = {.hdrlen = 2, .type = 2, .segments_left = 1}};

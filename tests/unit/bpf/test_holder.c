@@ -166,8 +166,11 @@ Test(holder, a_failed_connect_then_autobind_changes_nothing)
 Test(holder, an_ipv6_socket_cannot_open_itself_to_ipv4)
 {
 	struct scoped_socket bob6 = host_scoped(&host, 6, PORT + 1, "bob");
-	int off = 0, family = AF_INET;
+	int off = 0, family = AF_INET, only = 0;
+	socklen_t len = sizeof(only);
 
+	cr_assert_eq(getsockopt(bob6.fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &len), 0);
+	cr_assert_eq(only, 1);
 	cr_assert_eq(setsockopt(bob6.fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)), -1);
 	cr_assert_eq(setsockopt(bob6.fd, IPPROTO_IPV6, IPV6_ADDRFORM, &family, sizeof(family)), -1);
 	close(bob6.fd);
