@@ -20,7 +20,8 @@
  * Start: before anything else the engine sends one HOLD for each connection in the registry region
  * (id, u.bound: address, cookie, handle), so that the agent gives its port to nobody else; `end` is
  * set where the connection is ENDING already: its port rests until agent_port_reusable(). Then
- * HELLO: all are told; scopes that none of them owns are deleted after reattach_s.
+ * HELLO: all are told. The agent serves no client before it; scopes that no connection owns are
+ * deleted reattach_s later.
  * End, by either side: the engine takes it out of the table and sends ENDED; the agent removes the
  * scope at once on ENDED (or before it sends END) and quarantines the port until port_reusable.
  * END repeats in `ref` the ref of the REGISTER or ATTACH that made its client the holder. An END of
