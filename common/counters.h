@@ -5,53 +5,53 @@
  */
 #pragma once
 
-#define FAN_COUNTERS(X) \
-	X(rx_packets, "packets received from the port") \
-	X(rx_bytes, "bytes received from the port") \
-	X(tx_packets, "packets given to the port") \
-	X(tx_bytes, "bytes given to the port") \
-	X(publishes_accepted, "publishes accepted, in their publisher's order") \
+#define FAN_COUNTERS(X)                                                                      \
+	X(rx_packets, "packets received from the port")                                      \
+	X(rx_bytes, "bytes received from the port")                                          \
+	X(tx_packets, "packets given to the port")                                           \
+	X(tx_bytes, "bytes given to the port")                                               \
+	X(publishes_accepted, "publishes accepted, in their publisher's order")              \
 	X(publishes_repeated, "retransmitted publishes answered with their original result") \
-	X(events_sequenced, "events that were given a sequence") \
-	X(events_no_group, "publishes for a user or channel without a group") \
-	X(copies_attempted, "connections of the events' groups") \
-	X(copies_sent, "copies given to the port") \
-	X(acks_sent, "acknowledgements given to the port") \
-	X(challenges_sent, "challenges given to the port") \
-	X(echoes_accepted, "challenges answered rightly") \
-	X(handovers, "publishes handed to the worker that owns their group or session") \
-	X(drop_not_ours, "neither UDP to our address and port nor anything we answer") \
-	X(drop_ip_header, "bad IP or UDP header, or an IP fragment") \
-	X(drop_short, "shorter than the header says") \
-	X(drop_long, "longer than the header says") \
-	X(drop_version, "another version of the wire format") \
-	X(drop_type, "unknown type") \
-	X(drop_flags, "unknown flags") \
-	X(drop_length, "a length over its limit") \
-	X(drop_session_unknown, "no such publisher session") \
-	X(drop_session_address, "a publisher session used from another address") \
-	X(drop_publish_tag, "publish not sealed under its session key") \
-	X(drop_publish_gap, "publish ahead of its publisher's order") \
-	X(drop_publish_pending, "retransmission of a publish that is being worked on") \
-	X(drop_publish_scope, "one-user publisher named another user") \
-	X(drop_publish_size, "payload over the site's limit") \
-	X(drop_publish_channel, "channel of an unknown kind") \
-	X(drop_unattended, "fanwired has been away longer than max_unattended") \
-	X(drop_endpoint_foreign, "endpoint's user is not the group's: never sent") \
-	X(drop_endpoint_range, "registry reference out of range: never followed") \
-	X(drop_nexthop, "next hop not resolved") \
-	X(drop_mtu, "copy larger than the next hop's MTU") \
-	X(drop_no_mbuf, "packet buffers exhausted") \
-	X(drop_tx_full, "transmit queue full") \
-	X(drop_handover_full, "ring to another worker full") \
-	X(drop_echo_forged, "echo with a wrong proof or from another address") \
+	X(events_sequenced, "events that were given a sequence")                             \
+	X(events_no_group, "publishes for a user or channel without a group")                \
+	X(copies_attempted, "connections of the events' groups")                             \
+	X(copies_sent, "copies given to the port")                                           \
+	X(acks_sent, "acknowledgements given to the port")                                   \
+	X(challenges_sent, "challenges given to the port")                                   \
+	X(echoes_accepted, "challenges answered rightly")                                    \
+	X(handovers, "publishes handed to the worker that owns their group or session")      \
+	X(drop_not_ours, "neither UDP to our address and port nor anything we answer")       \
+	X(drop_ip_header, "bad IP or UDP header, or an IP fragment")                         \
+	X(drop_short, "shorter than the header says")                                        \
+	X(drop_long, "longer than the header says")                                          \
+	X(drop_version, "another version of the wire format")                                \
+	X(drop_type, "unknown type")                                                         \
+	X(drop_flags, "unknown flags")                                                       \
+	X(drop_length, "a length over its limit")                                            \
+	X(drop_session_unknown, "no such publisher session")                                 \
+	X(drop_session_address, "a publisher session used from another address")             \
+	X(drop_publish_tag, "publish not sealed under its session key")                      \
+	X(drop_publish_gap, "publish ahead of its publisher's order")                        \
+	X(drop_publish_pending, "retransmission of a publish that is being worked on")       \
+	X(drop_publish_scope, "one-user publisher named another user")                       \
+	X(drop_publish_size, "payload over the site's limit")                                \
+	X(drop_publish_channel, "channel of an unknown kind")                                \
+	X(drop_unattended, "fanwired has been away longer than max_unattended")              \
+	X(drop_endpoint_foreign, "endpoint's user is not the group's: never sent")           \
+	X(drop_endpoint_range, "registry reference out of range: never followed")            \
+	X(drop_nexthop, "next hop not resolved")                                             \
+	X(drop_mtu, "copy larger than the next hop's MTU")                                   \
+	X(drop_no_mbuf, "packet buffers exhausted")                                          \
+	X(drop_tx_full, "transmit queue full")                                               \
+	X(drop_handover_full, "ring to another worker full")                                 \
+	X(drop_echo_forged, "echo with a wrong proof or from another address")               \
 	X(drop_report_full, "report ring to fanwired full")
 
 enum fan_counter {
 #define X(name, help) FAN_COUNTER_##name,
-	FAN_COUNTERS(X)
+	FAN_COUNTERS (X)
 #undef X
-	FAN_COUNTER_CNT
+		FAN_COUNTER_CNT
 };
 
 #define FAN_COUNTER_CNT_MAX 64 /* slots in the state region; room to add without another ABI */

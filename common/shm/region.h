@@ -14,17 +14,17 @@
 #include <stdint.h>
 
 #define FAN_REGION_MAGIC_REGISTRY UINT64_C(0x3130474552464e41)
-#define FAN_REGION_MAGIC_STATE UINT64_C(0x3130545453464e41)
-#define FAN_REGION_ABI 1u /* one number for both regions: they are one contract */
+#define FAN_REGION_MAGIC_STATE	  UINT64_C(0x3130545453464e41)
+#define FAN_REGION_ABI		  1u /* one number for both regions: they are one contract */
 
 /* First line of each region. Written once by the creator; `ready` last, with release. */
 struct fan_region_header {
 	uint64_t magic;
 	uint32_t abi;
-	uint32_t header_len; /* sizeof of the region's root struct */
-	uint64_t size; /* bytes of the whole file that are in use */
+	uint32_t header_len;	 /* sizeof of the region's root struct */
+	uint64_t size;		 /* bytes of the whole file that are in use */
 	uint64_t creation_epoch; /* random, not 0: another one is another region */
-	uint32_t ready; /* 1 once the layout is complete; __atomic */
+	uint32_t ready;		 /* 1 once the layout is complete; __atomic */
 	uint8_t pad[28];
 };
 _Static_assert(sizeof(struct fan_region_header) == 64, "region header is one cache line");

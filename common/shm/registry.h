@@ -13,13 +13,13 @@
 
 #include "common/shm/region.h"
 
-#define FAN_REGISTRY_FILE "registry"
-#define FAN_CACHE_LINE 64
-#define FAN_BUCKET_SLOTS 8
-#define FAN_NEXTHOPS_MAX 4096
-#define FAN_REQUEST_CNT 1024 /* to the dataplane; power of two */
+#define FAN_REGISTRY_FILE     "registry"
+#define FAN_CACHE_LINE	      64
+#define FAN_BUCKET_SLOTS      8
+#define FAN_NEXTHOPS_MAX      4096
+#define FAN_REQUEST_CNT	      1024 /* to the dataplane; power of two */
 #define FAN_ENDPOINT_CNT_BITS 24
-#define FAN_ENDPOINT_CNT_MAX ((1u << FAN_ENDPOINT_CNT_BITS) - 1)
+#define FAN_ENDPOINT_CNT_MAX  ((1u << FAN_ENDPOINT_CNT_BITS) - 1)
 
 /*
  * One cache line. Slot i holds fingerprint fp[i] (four 16-bit fingerprints a word, slot 0 lowest)
@@ -45,7 +45,7 @@ struct fan_group {
 	uint8_t handle[16];
 	uint64_t channel;
 	uint64_t incarnation; /* never 0, never reused: tells the state region's record apart */
-	uint64_t endpoints; /* __atomic: release by W, acquire by R */
+	uint64_t endpoints;   /* __atomic: release by W, acquire by R */
 	uint8_t tag_key[16];
 	uint32_t user_generation;
 	uint8_t key_generation;
@@ -62,9 +62,9 @@ struct fan_endpoint {
 	uint8_t address[16]; /* IPv6, or IPv4 as v4-mapped */
 	uint64_t connection; /* id */
 	uint32_t generation; /* of the connection; in the table only, never on the wire */
-	uint32_t nexthop; /* index */
-	uint16_t port; /* host byte order */
-	uint8_t family; /* 4 or 6 */
+	uint32_t nexthop;    /* index */
+	uint16_t port;	     /* host byte order */
+	uint8_t family;	     /* 4 or 6 */
 	uint8_t pad[13];
 };
 _Static_assert(sizeof(struct fan_endpoint) == 64, "endpoint is one cache line");
@@ -72,12 +72,12 @@ _Static_assert(sizeof(struct fan_endpoint) == 64, "endpoint is one cache line");
 /* mac: bits 0..47 the destination MAC (first byte lowest), bit 63 set while resolved. */
 #define FAN_NEXTHOP_RESOLVED (UINT64_C(1) << 63)
 struct fan_nexthop {
-	uint64_t mac; /* __atomic: one MAC change is one write */
-	uint8_t source[16]; /* the engine's address to send from; v4-mapped for IPv4 */
+	uint64_t mac;	     /* __atomic: one MAC change is one write */
+	uint8_t source[16];  /* the engine's address to send from; v4-mapped for IPv4 */
 	uint8_t address[16]; /* of the neighbour; W's own use */
-	uint32_t ifindex; /* W's own use */
-	uint16_t mtu; /* bytes of an IP packet */
-	uint8_t family; /* 4 or 6; 0: slot is free */
+	uint32_t ifindex;    /* W's own use */
+	uint16_t mtu;	     /* bytes of an IP packet */
+	uint8_t family;	     /* 4 or 6; 0: slot is free */
 	uint8_t pad[17];
 };
 _Static_assert(sizeof(struct fan_nexthop) == 64, "next hop is one cache line");
@@ -89,12 +89,12 @@ _Static_assert(sizeof(struct fan_nexthop) == 64, "next hop is one cache line");
 #define FAN_SCOPE_ANY 0
 #define FAN_SCOPE_ONE 1
 struct fan_session {
-	uint64_t id; /* __atomic; 0: free */
+	uint64_t id;	      /* __atomic; 0: free */
 	uint64_t state_epoch; /* creation epoch of the state region it was opened against */
 	uint8_t key[32];
-	uint8_t user[16]; /* scope ONE: the only user it may name */
+	uint8_t user[16];    /* scope ONE: the only user it may name */
 	uint8_t address[16]; /* the only address and port it may send from, and is answered at */
-	uint16_t port; /* host byte order */
+	uint16_t port;	     /* host byte order */
 	uint8_t family;
 	uint8_t scope; /* FAN_SCOPE_* */
 	uint32_t nexthop;
@@ -114,10 +114,10 @@ struct fan_connection {
 	uint64_t id;
 	uint8_t handle[16];
 	uint8_t address[16];
-	uint64_t cookie; /* of the scoped socket */
-	uint64_t lease_ns; /* CLOCK_MONOTONIC deadline */
+	uint64_t cookie;	 /* of the scoped socket */
+	uint64_t lease_ns;	 /* CLOCK_MONOTONIC deadline */
 	uint64_t token_expiry_s; /* Unix time */
-	uint64_t since_s; /* Unix time of registration */
+	uint64_t since_s;	 /* Unix time of registration */
 	uint32_t generation;
 	uint32_t nexthop;
 	uint32_t user_generation;
@@ -162,7 +162,7 @@ struct fan_registry {
 	struct fan_region_header header;
 	/* Geometry: constant. Offsets in bytes from the region's start, 64-byte aligned. */
 	uint64_t hash_seed[2]; /* drawn at creation */
-	uint64_t buckets_off; /* bucket_cnt first-level, then overflow_cnt overflow buckets */
+	uint64_t buckets_off;  /* bucket_cnt first-level, then overflow_cnt overflow buckets */
 	uint64_t groups_off;
 	uint64_t endpoints_off;
 	uint64_t connections_off;
@@ -176,14 +176,15 @@ struct fan_registry {
 	uint32_t connection_cnt;
 	uint32_t session_cnt; /* power of two */
 	uint32_t nexthop_cnt;
-	uint32_t request_cnt; /* power of two */
+	uint32_t request_cnt;	   /* power of two */
 	uint8_t challenge_key[16]; /* constant for the region's life */
 	uint8_t pad0[8];
 	/* Changing. Each on a line of its own where a worker polls it. */
 	uint64_t heartbeat_ns __attribute__((aligned(64))); /* W, each second: CLOCK_MONOTONIC */
-	uint64_t max_unattended_ns; /* 0: never stop delivering */
+	uint64_t max_unattended_ns;			    /* 0: never stop delivering */
 	uint32_t request_head __attribute__((aligned(64))); /* W; tail is in the state region */
-	uint32_t report_tail[16] __attribute__((aligned(64))); /* W: consumer of the workers' reports */
+	uint32_t report_tail[16]
+		__attribute__((aligned(64))); /* W: consumer of the workers' reports */
 	/* W's own counters, kept so that nothing is ever reused. */
 	uint64_t next_incarnation __attribute__((aligned(64)));
 	uint32_t next_generation;

@@ -13,9 +13,9 @@
 #include "common/counters.h"
 #include "common/shm/region.h"
 
-#define FAN_STATE_FILE "state"
-#define FAN_WORKERS_MAX 16
-#define FAN_REPORT_CNT 1024 /* a worker; power of two */
+#define FAN_STATE_FILE	 "state"
+#define FAN_WORKERS_MAX	 16
+#define FAN_REPORT_CNT	 1024 /* a worker; power of two */
 #define FAN_RESULTS_KEPT 1024 /* a session; power of two */
 
 /* Report to fanwired. */
@@ -40,7 +40,7 @@ _Static_assert(sizeof(struct fan_report) == 32, "report");
 struct fan_worker_state {
 	uint64_t quiescent;
 	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC, about each 10 ms */
-	uint64_t loops; /* iterations, and those that found work */
+	uint64_t loops;	       /* iterations, and those that found work */
 	uint64_t busy_loops;
 	uint8_t pad[32];
 	uint64_t counters[FAN_COUNTER_CNT_MAX]; /* __atomic relaxed, one writer; enum fan_counter */
@@ -52,9 +52,9 @@ _Static_assert(sizeof(struct fan_worker_state) % 64 == 0, "worker state ends on 
 /* Record of a group, at the group's index. Valid while incarnation equals the group's. */
 struct fan_group_state {
 	uint64_t incarnation;
-	uint64_t epoch; /* stream epoch, random, not 0 */
+	uint64_t epoch;	   /* stream epoch, random, not 0 */
 	uint64_t sequence; /* last one given, stored before the first copy leaves */
-	uint64_t copies; /* sent since the incarnation began */
+	uint64_t copies;   /* sent since the incarnation began */
 };
 _Static_assert(sizeof(struct fan_group_state) == 32, "two group states a line");
 
@@ -71,15 +71,15 @@ struct fan_result_record {
 	uint32_t sent;
 	uint32_t publisher_sequence_low;
 	uint16_t status; /* enum fan_result_status */
-	uint8_t phase; /* enum fan_result_phase */
-	uint8_t run; /* low 8 bits of fan_state.run */
+	uint8_t phase;	 /* enum fan_result_phase */
+	uint8_t run;	 /* low 8 bits of fan_state.run */
 };
 _Static_assert(sizeof(struct fan_result_record) == 32, "result record");
 
 /* State of a publisher session, at its slot. Valid while session equals the registry's id. */
 struct fan_session_state {
 	uint64_t session;
-	uint64_t accepted; /* highest contiguous publisher sequence; 0 at the start */
+	uint64_t accepted;    /* highest contiguous publisher sequence; 0 at the start */
 	uint64_t ack_counter; /* last one reserved; stored before an acknowledgement is sealed */
 	uint8_t pad[40];
 	struct fan_result_record results[FAN_RESULTS_KEPT];
@@ -95,8 +95,9 @@ struct fan_state {
 	uint32_t group_cnt;
 	uint32_t session_cnt;
 	uint32_t worker_cnt; /* of the present run; __atomic */
-	uint32_t run; /* starts of the dataplane on this region, from 1 */
-	uint32_t request_tail __attribute__((aligned(64))); /* consumer of the registry's requests */
+	uint32_t run;	     /* starts of the dataplane on this region, from 1 */
+	uint32_t request_tail
+		__attribute__((aligned(64))); /* consumer of the registry's requests */
 	uint32_t pid;
 	uint8_t port_name[48]; /* of the DPDK port, for status */
 };

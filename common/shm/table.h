@@ -127,10 +127,10 @@ static inline const struct fan_group *fan_table_lookup(const struct fan_table *t
 	return NULL;
 }
 
-/* Endpoints of a group as one consistent view; *cnt 0 where there are none or they are out of range. */
-static inline const struct fan_endpoint *fan_group_endpoints(const struct fan_table *t,
-							     const struct fan_group *group,
-							     uint32_t *cnt)
+/* Endpoints of a group as one consistent view; *cnt 0 where there are none or they are out of
+ * range. */
+static inline const struct fan_endpoint *
+fan_group_endpoints(const struct fan_table *t, const struct fan_group *group, uint32_t *cnt)
 {
 	/* pairs with the release in control/registry that publishes a block */
 	uint64_t word = __atomic_load_n(&group->endpoints, __ATOMIC_ACQUIRE);

@@ -11,8 +11,8 @@
 
 #include "common/wire/wire.h"
 
-#define FAN_NAME_MAX 255 /* bytes of a user's, thread's or publisher's name; at least 1 */
-#define FAN_KEY_LEN 32
+#define FAN_NAME_MAX	255 /* bytes of a user's, thread's or publisher's name; at least 1 */
+#define FAN_KEY_LEN	32
 #define FAN_TAG_KEY_LEN 16
 
 /* BLAKE2b-128 of the name (RFC 7693, unkeyed, 16 bytes out). -EINVAL: length not 1..255. */

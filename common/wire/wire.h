@@ -17,65 +17,65 @@
 #define FAN_WIRE_VERSION 1
 
 /* Fixed lengths, in bytes. */
-#define FAN_HANDLE_LEN 16
-#define FAN_TAG_LEN 16 /* AES-256-GCM tag */
-#define FAN_DELIVERY_LEN 100 /* header of everything that is sent to a subscriber */
-#define FAN_PUBLISH_LEN 48 /* header of a publish, before payload and tag */
-#define FAN_ACK_LEN 24 /* header of an acknowledgement, before the sealed body and tag */
+#define FAN_HANDLE_LEN	   16
+#define FAN_TAG_LEN	   16  /* AES-256-GCM tag */
+#define FAN_DELIVERY_LEN   100 /* header of everything that is sent to a subscriber */
+#define FAN_PUBLISH_LEN	   48  /* header of a publish, before payload and tag */
+#define FAN_ACK_LEN	   24  /* header of an acknowledgement, before the sealed body and tag */
 #define FAN_ACK_RESULT_LEN 40
 #define FAN_ACK_RESULT_MAX 28 /* results in one acknowledgement: 24 + 8 + 28*40 + 16 = 1168 */
-#define FAN_ECHO_LEN 40
+#define FAN_ECHO_LEN	   40
 
 /* Largest payload of one datagram: 1280 (the least IPv6 MTU) - 40 - 8 - FAN_DELIVERY_LEN. */
 #define FAN_PAYLOAD_DEFAULT 1132
-#define FAN_PAYLOAD_MAX 8832 /* jumbo: 9000 - 40 - 8 - 100, rounded down to 64 */
-#define FAN_EVENT_MAX (1024 * 1024) /* a fragmented event, all fragments together */
+#define FAN_PAYLOAD_MAX	    8832	  /* jumbo: 9000 - 40 - 8 - 100, rounded down to 64 */
+#define FAN_EVENT_MAX	    (1024 * 1024) /* a fragmented event, all fragments together */
 
 /* Types. 0x1x go to a subscriber and carry the delivery header; the others are told by type too. */
 enum fan_type {
-	FAN_TYPE_PUBLISH = 0x01, /* publisher -> engine */
-	FAN_TYPE_ACK = 0x02, /* engine -> publisher */
-	FAN_TYPE_ECHO = 0x03, /* subscriber -> engine, answers a challenge */
-	FAN_TYPE_DELIVERY = 0x10, /* engine -> subscriber */
+	FAN_TYPE_PUBLISH = 0x01,   /* publisher -> engine */
+	FAN_TYPE_ACK = 0x02,	   /* engine -> publisher */
+	FAN_TYPE_ECHO = 0x03,	   /* subscriber -> engine, answers a challenge */
+	FAN_TYPE_DELIVERY = 0x10,  /* engine -> subscriber */
 	FAN_TYPE_CHALLENGE = 0x11, /* engine -> subscriber; epoch = salt, sequence = proof */
 	FAN_TYPE_STATUS = 0x12, /* engine -> subscriber: (epoch, sequence) is the tail of a group */
 };
 
 /* Flags of a publish and of a delivery. Unknown flags are refused. */
-#define FAN_FLAG_BEGIN 0x01 /* first fragment of an event (an unfragmented one: both) */
-#define FAN_FLAG_END 0x02 /* last fragment */
+#define FAN_FLAG_BEGIN	0x01 /* first fragment of an event (an unfragmented one: both) */
+#define FAN_FLAG_END	0x02 /* last fragment */
 #define FAN_FLAG_REPLAY 0x04 /* delivery only: sent again from the event log */
 
 /* Channels: 64 bits, the kind in the two top bits. */
 #define FAN_CHANNEL_KIND_SHIFT 62
-#define FAN_CHANNEL_ALL UINT64_C(0)
-#define FAN_CHANNEL_THREAD (UINT64_C(1) << FAN_CHANNEL_KIND_SHIFT) /* | hash of the name */
-#define FAN_CHANNEL_SINGLE (UINT64_C(2) << FAN_CHANNEL_KIND_SHIFT) /* | connection id */
-#define FAN_CHANNEL_KIND_MASK (UINT64_C(3) << FAN_CHANNEL_KIND_SHIFT)
+#define FAN_CHANNEL_ALL	       UINT64_C(0)
+#define FAN_CHANNEL_THREAD     (UINT64_C(1) << FAN_CHANNEL_KIND_SHIFT) /* | hash of the name */
+#define FAN_CHANNEL_SINGLE     (UINT64_C(2) << FAN_CHANNEL_KIND_SHIFT) /* | connection id */
+#define FAN_CHANNEL_KIND_MASK  (UINT64_C(3) << FAN_CHANNEL_KIND_SHIFT)
 #define FAN_CONNECTION_ID_MASK (~FAN_CHANNEL_KIND_MASK) /* ids: 1 .. 2^62-1 */
 
 /* AES-256-GCM nonce, 12 bytes: direction (4, big-endian), counter (8, big-endian). */
-#define FAN_NONCE_LEN 12
+#define FAN_NONCE_LEN	      12
 #define FAN_DIRECTION_PUBLISH 1u /* counter = publisher sequence, from 1 */
-#define FAN_DIRECTION_ACK 2u /* counter = the acknowledgement's own, from 1 */
+#define FAN_DIRECTION_ACK     2u /* counter = the acknowledgement's own, from 1 */
 
 /* What became of one publish. */
 enum fan_result_status {
-	FAN_RESULT_OK = 0, /* sequenced and fanned out; sent may be 0 */
-	FAN_RESULT_NO_GROUP = 1, /* no such group: all other fields are zero */
-	FAN_RESULT_SCOPE = 2, /* a one-user publisher named another user; nothing was done */
-	FAN_RESULT_TOO_LARGE = 3, /* payload over the site's limit; nothing was done */
+	FAN_RESULT_OK = 0,	    /* sequenced and fanned out; sent may be 0 */
+	FAN_RESULT_NO_GROUP = 1,    /* no such group: all other fields are zero */
+	FAN_RESULT_SCOPE = 2,	    /* a one-user publisher named another user; nothing was done */
+	FAN_RESULT_TOO_LARGE = 3,   /* payload over the site's limit; nothing was done */
 	FAN_RESULT_INTERRUPTED = 4, /* the dataplane died while it worked on this: unknown */
-	FAN_RESULT_EXPIRED = 5, /* older than the results that are kept (1,024): unknown */
-	FAN_RESULT_CHANNEL = 6, /* channel of an unknown kind; nothing was done */
-	FAN_RESULT_UNATTENDED = 7, /* delivery is stopped: fanwired has been away too long */
+	FAN_RESULT_EXPIRED = 5,	    /* older than the results that are kept (1,024): unknown */
+	FAN_RESULT_CHANNEL = 6,	    /* channel of an unknown kind; nothing was done */
+	FAN_RESULT_UNATTENDED = 7,  /* delivery is stopped: fanwired has been away too long */
 };
 
 /* Why a datagram was refused by decode; also the name of a counter. */
 enum fan_wire_error {
 	FAN_WIRE_OK = 0,
 	FAN_WIRE_SHORT, /* shorter than its header, or than its header says */
-	FAN_WIRE_LONG, /* trailing bytes */
+	FAN_WIRE_LONG,	/* trailing bytes */
 	FAN_WIRE_VERSION_UNKNOWN,
 	FAN_WIRE_TYPE_UNKNOWN, /* unknown, or not the type that this decoder reads */
 	FAN_WIRE_FLAGS_UNKNOWN,
@@ -144,8 +144,8 @@ struct fan_result {
 	uint64_t epoch;
 	uint64_t sequence;
 	uint32_t attempted; /* connections of the group */
-	uint32_t sent; /* of these, handed to the port */
-	uint16_t status; /* enum fan_result_status */
+	uint32_t sent;	    /* of these, handed to the port */
+	uint16_t status;    /* enum fan_result_status */
 };
 
 /*
@@ -162,8 +162,9 @@ struct fan_echo {
 uint8_t fan_wire_type(const uint8_t *packet, size_t len, enum fan_wire_error *error);
 
 /*
- * Encoders write the fixed header and return its length; `packet` must hold it (FAN_*_LEN). Payload,
- * ciphertext and tags are the caller's. fan_delivery_encode() writes seal_tag and filter_tag as given.
+ * Encoders write the fixed header and return its length; `packet` must hold it (FAN_*_LEN).
+ * Payload, ciphertext and tags are the caller's. fan_delivery_encode() writes seal_tag and
+ * filter_tag as given.
  */
 size_t fan_delivery_encode(uint8_t *packet, const struct fan_delivery *delivery);
 size_t fan_publish_encode(uint8_t *packet, const struct fan_publish *publish);
@@ -176,7 +177,8 @@ size_t fan_echo_encode(uint8_t *packet, const struct fan_echo *echo);
  * They check form only: tags are checked by fan_filter_tag(), by the AEAD, and by the kernel.
  * On an error *out is untouched.
  */
-enum fan_wire_error fan_delivery_decode(const uint8_t *packet, size_t len, struct fan_delivery *out);
+enum fan_wire_error fan_delivery_decode(const uint8_t *packet, size_t len,
+					struct fan_delivery *out);
 enum fan_wire_error fan_publish_decode(const uint8_t *packet, size_t len, struct fan_publish *out);
 enum fan_wire_error fan_ack_decode(const uint8_t *packet, size_t len, struct fan_ack *out);
 enum fan_wire_error fan_echo_decode(const uint8_t *packet, size_t len, struct fan_echo *out);
