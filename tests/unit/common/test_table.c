@@ -136,6 +136,15 @@ Test(table, region_cut_short_is_refused)
 	cr_expect_eq(fan_table_init(&table, &region), 0);
 }
 
+Test(table, arrays_lie_on_cache_lines)
+{
+	region.size += 64;
+	root->requests_off += 8;
+	expect_refused("unaligned, though it would fit");
+	root->requests_off += 56;
+	cr_expect_eq(fan_table_init(&table, &region), 0);
+}
+
 /* ---- lookup in a table that is not to be trusted ---- */
 
 static const uint8_t ALICE[16] = {1, 2, 3}, BOB[16] = {4, 5, 6};
