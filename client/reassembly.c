@@ -192,7 +192,7 @@ void reassembly_expire(struct reassembly *r, uint64_t now_ns)
 	for (unsigned i = 0; r->used_cnt && i < REASSEMBLY_CNT; i++) {
 		struct assembly *a = &r->assemblies[i];
 
-		if (a->used && now_ns - a->started_ns >= REASSEMBLY_EXPIRY_NS)
+		if (a->used && now_ns >= a->started_ns + REASSEMBLY_EXPIRY_NS)
 			give_up(r, a);
 	}
 }

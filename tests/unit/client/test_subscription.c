@@ -220,6 +220,16 @@ Test(subscription, puts_fragments_together)
 	cr_assert_arr_eq(event.payload, "abc", 3);
 }
 
+Test(subscription, waits_for_fragments_that_come_later)
+{
+	deliver_fragment(1, FAN_FLAG_BEGIN, 'a');
+	expect_nothing(30);
+	deliver_fragment(2, 0, 'b');
+	expect_nothing(0);
+	deliver_fragment(3, FAN_FLAG_END, 'c');
+	expect_data(3);
+}
+
 Test(subscription, reports_a_fragmented_event_that_lost_a_piece)
 {
 	deliver_fragment(1, FAN_FLAG_BEGIN | FAN_FLAG_END, 'x');
