@@ -232,6 +232,10 @@ static int open_existing(struct fan_region *region, const char *path, uint64_t m
 		rc = fail(why, -errno, "%s: %s", path, strerror(errno));
 		goto close;
 	}
+	if (st.st_nlink == 0) { /* replaced between open and lock: nobody would find this one */
+		rc = fail(why, -ENOENT, "%s: was deleted just now; start again", path);
+		goto close;
+	}
 	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)header_len) {
 		rc = fail(why, -ENODATA, "%s: truncated: %lld bytes; delete it", path,
 			  (long long)st.st_size);

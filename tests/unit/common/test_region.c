@@ -292,6 +292,19 @@ Test(region, deleted_and_made_anew_is_another)
 	fan_region_close(&new);
 }
 
+/* As if it had been replaced between the opening of the path and the lock. */
+Test(region, nameless_file_is_not_taken_over)
+{
+	struct fan_region region = make(true), other;
+	char self[32];
+
+	cr_assert_eq(unlink(path), 0);
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", region.fd);
+	cr_expect_eq(fan_region_open_reader(&other, self, MAGIC, HEADER_LEN, why), -ENOENT);
+	cr_expect(strstr(why, "deleted"), "%s", why);
+	fan_region_close(&region);
+}
+
 Test(region, directory_that_is_not_there)
 {
 	struct fan_region region;
