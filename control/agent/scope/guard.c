@@ -204,11 +204,23 @@ void guard_close(struct guard *guard)
 	guard->skel = NULL;
 }
 
+/* Now: a link whose last pin goes is only detached some time later. */
+static void hook_detach(const char *bpf_dir, unsigned idx)
+{
+	int fd = pin_get(bpf_dir, hooks[idx].name);
+
+	if (fd < 0)
+		return;
+	bpf_link_detach(fd);
+	close(fd);
+}
+
 int guard_remove(const char *bpf_dir)
 {
 	int result = 0, one;
 
 	for (unsigned i = 0; i < GUARD_HOOK_CNT; i++) {
+		hook_detach(bpf_dir, i);
 		one = pin_remove(bpf_dir, hooks[i].name);
 		result = result ? result : one;
 	}
