@@ -169,6 +169,8 @@ static void on_hello(struct agent *agent)
 	const struct timeval wait = {.tv_sec = agent->config->reattach_s};
 
 	event_add(agent->sweep, &wait);
+	/* Not before: who comes back must find its registration held. */
+	client_socket_accept(agent->clients);
 }
 
 static void on_message(void *arg, const struct message *message)
@@ -289,7 +291,6 @@ int agent_create(struct agent **out, struct event_base *base, struct link *link,
 	err = scope_maps_open(&agent->maps, config, why);
 	if (err)
 		goto fail;
-	/* Last: from here on clients are answered. */
 	err = client_socket_open(&agent->clients, base, config, &client_ops, agent, why);
 	if (err)
 		goto fail;

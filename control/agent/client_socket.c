@@ -361,7 +361,7 @@ static int add_events(struct client_socket *clients)
 	clients->resume = evtimer_new(clients->base, on_resume, clients);
 	clients->tick = event_new(clients->base, -1, EV_PERSIST, on_tick, clients);
 	if (!clients->accept || !clients->resume || !clients->tick ||
-	    event_add(clients->accept, NULL) || event_add(clients->tick, &second))
+	    event_add(clients->tick, &second))
 		return -ENOMEM;
 	return 0;
 }
@@ -414,6 +414,11 @@ no_memory:
 fail:
 	client_socket_close(clients);
 	return err;
+}
+
+void client_socket_accept(struct client_socket *clients)
+{
+	event_add(clients->accept, NULL);
 }
 
 static void free_event(struct event *event)

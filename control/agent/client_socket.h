@@ -52,10 +52,12 @@ struct client_socket_ops {
 	void (*on_gone)(void *arg, struct client *client);
 };
 
-/* Opens the socket (0666) and starts to accept. -errno, and `why` says what to do. */
+/* Opens the socket (0666); who connects waits. -errno, and `why` says what to do. */
 int client_socket_open(struct client_socket **out, struct event_base *base,
 		       const struct fan_config *config, const struct client_socket_ops *ops,
 		       void *arg, char why[1024]);
+/* From here on clients are served. */
+void client_socket_accept(struct client_socket *clients);
 /* Closes every client, without on_gone: what they have goes on, as in a crash. */
 void client_socket_close(struct client_socket *clients);
 /* NULL: it has gone. */

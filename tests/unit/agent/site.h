@@ -13,7 +13,7 @@
 #include "control/link.h"
 #include "tests/unit/bpf/host.h"
 
-#define SITE_REGISTRATIONS 256
+#define SITE_REGISTRATIONS 1024
 
 /* What the played engine knows. Tokens are "user:NAME"; others are refused. */
 struct site_registration {

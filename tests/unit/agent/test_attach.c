@@ -257,3 +257,33 @@ Test(attach, hold_of_an_ending_one_rests_its_port)
 	site_run(&site, 1100);
 	cr_assert_eq(site_status(&site).ports_resting, 0);
 }
+
+Test(attach, whoever_is_early_waits_until_all_is_held)
+{
+	int peer = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	/* More holds than the link delivers in one turn, and a peer that is there from the start.
+	 */
+	site_stop(&site);
+	for (uint64_t id = 1000; id < 1900; id++) {
+		struct site_registration *r = site_find(&site, 0);
+
+		*r = *site_find(&site, bob);
+		r->id = id;
+	}
+	struct site_registration last = *site_find(&site, alice);
+
+	memset(site_find(&site, alice), 0, sizeof(last));
+	*site_find(&site, 0) = (struct site_registration){.id = 5000, .user = "x"};
+	for (unsigned i = SITE_REGISTRATIONS; i-- > 0;)
+		if (!site.registrations[i].id) {
+			site.registrations[i] = last;
+			break;
+		}
+	site_start(&site);
+	peer_connect_to(peer);
+	json_t *answer = attach(peer, alice, alice_socket);
+
+	cr_assert(json_is_true(json_object_get(answer, "ok")), "%s", json_dumps(answer, 0));
+	json_decref(answer);
+}
