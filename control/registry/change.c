@@ -49,13 +49,13 @@ static bool same_keys(const struct fan_group *group, const struct registry_user_
 	       memcmp(group->tag_key, keys->tag_key, sizeof(group->tag_key)) == 0;
 }
 
-/* Overflow buckets that the plan's new groups need: one for each that finds its chain full. */
+/* Overflow buckets that the plan's new groups need: one for each eight that find no room. */
 static uint32_t overflow_needed(const struct registry *r)
 {
 	uint32_t needed = 0;
 
 	for (unsigned i = 0; i < r->plan_cnt; i++) {
-		unsigned before = 0;
+		unsigned room, before = 0; /* others of the plan in the same chain */
 
 		if (r->plan[i].group != NONE)
 			continue;
@@ -64,7 +64,8 @@ static uint32_t overflow_needed(const struct registry *r)
 				  fan_table_bucket_idx(&r->table, r->plan[j].hash) ==
 					  fan_table_bucket_idx(&r->table, r->plan[i].hash);
 		}
-		needed += bucket_room(r, r->plan[i].hash) <= before;
+		room = bucket_room(r, r->plan[i].hash);
+		needed += before >= room && (before - room) % FAN_BUCKET_SLOTS == 0;
 	}
 	return needed;
 }

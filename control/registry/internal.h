@@ -119,7 +119,7 @@ struct registry {
 	char state_path[FAN_PATH_MAX + 16];
 	uint32_t groups_max;	  /* in the table at once */
 	uint32_t connections_max; /* PENDING and ACTIVE */
-	uint32_t reserve;	  /* endpoints that only deletions may take */
+	uint32_t reserve; /* endpoints that only deletions may take: what one can copy at most */
 	uint64_t linger_ns;
 
 	/* Books. */

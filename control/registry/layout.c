@@ -35,8 +35,8 @@ static uint32_t power_of_two(uint64_t least)
 /*
  * Endpoints: one for each (connection, channel). All connections in ALL and in every thread that
  * they may join, up to 2^18 (16 MiB); where that is more, in THREADS_MEAN threads each on average.
- * A quarter again, since a change copies a block and the old one rests; and four blocks of the
- * largest user, so that a small site can copy them too.
+ * A quarter again, since a change copies a block and the old one rests; and twice what one deletion
+ * may copy (registry.reserve), so that a small site has room for it too.
  */
 static uint64_t endpoint_cnt(const struct fan_config *config)
 {
@@ -45,7 +45,7 @@ static uint64_t endpoint_cnt(const struct fan_config *config)
 	uint64_t mean = (uint64_t)config->max_connections * (1 + min64(threads, THREADS_MEAN));
 	uint64_t live = max64(min64(worst, ENDPOINTS_WORST), mean);
 
-	return live + live / 4 + 4 * (uint64_t)config->max_connections_per_user + 64;
+	return live + live / 4 + 2 * config->max_connections_per_user * (1 + threads) + 64;
 }
 
 static void place(uint64_t *off, uint64_t *end, uint64_t cnt, uint64_t len)

@@ -35,7 +35,7 @@ static void configure(struct registry *r, const struct fan_config *config)
 	snprintf(r->state_path, sizeof(r->state_path), "%s/%s", config->region_dir, FAN_STATE_FILE);
 	r->groups_max = config->max_groups;
 	r->connections_max = config->max_connections;
-	r->reserve = config->max_connections_per_user;
+	r->reserve = config->max_connections_per_user * (1 + config->max_threads_per_connection);
 	r->linger_ns = (uint64_t)config->linger_s * UINT64_C(1000000000);
 	r->now_ns = monotonic_ns();
 	r->index_seed[0] = draw_random(r);

@@ -5,17 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 void fixture_init(struct fixture *f)
 {
-	struct timespec now;
-
 	memset(f, 0, sizeof(*f));
 	f->state.fd = -1;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	f->now_ns = (uint64_t)now.tv_sec * SECOND_NS;
 	strcpy(f->config.region_dir, "/dev/shm/fanwire-registry-XXXXXX");
 	cr_assert_not_null(mkdtemp(f->config.region_dir));
 	f->config.max_users = 64;
@@ -54,6 +49,7 @@ void fixture_open(struct fixture *f)
 	const uint8_t address[16] = {[15] = 1};
 
 	cr_assert_eq(registry_open(&f->r, &f->config, f->why), 0, "%s", f->why);
+	f->now_ns = f->r->now_ns; /* the test's clock goes on from the real one */
 	cr_assert_eq(registry_nexthop_get(f->r, 6, address, 1, address, 1500, &f->nexthop), 0);
 }
 
@@ -132,6 +128,20 @@ void thread_channels(uint64_t *channels, unsigned cnt)
 {
 	for (unsigned i = 0; i < cnt; i++)
 		channels[i] = FAN_CHANNEL_THREAD | (i + 1) * UINT64_C(0x123456789);
+}
+
+void crowded_channels(const struct fixture *f, unsigned user, uint64_t *channels, unsigned cnt)
+{
+	const struct fan_table *t = registry_table(f->r);
+	uint8_t handle[16];
+
+	user_handle(handle, user);
+	for (uint64_t i = 1, n = 0; n < cnt; i++) {
+		uint64_t hash = fan_table_hash(t->seed, handle, FAN_CHANNEL_THREAD | i);
+
+		if (fan_table_bucket_idx(t, hash) == 0)
+			channels[n++] = FAN_CHANNEL_THREAD | i;
+	}
 }
 
 struct registry_user_keys user_keys(unsigned user)

@@ -41,6 +41,8 @@ void keep(struct fixture *f, uint64_t after_ns);
 
 void user_handle(uint8_t handle[16], unsigned user);
 void thread_channels(uint64_t *channels, unsigned cnt);
+/* Threads of a user that all hash into one bucket, so that its chain overflows. */
+void crowded_channels(const struct fixture *f, unsigned user, uint64_t *channels, unsigned cnt);
 struct registry_user_keys user_keys(unsigned user);
 struct fan_connection connection_spec(const struct fixture *f, unsigned user);
 /* Adds and activates, or asserts. Returns the id; *generation may be NULL. */

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Whatever is full says so, changes nothing, and is well again when there is room. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/unit/registry/fixture.h"
+
+static struct fixture f;
+
+static void setup(void)
+{
+	fixture_init(&f);
+}
+
+static void teardown(void)
+{
+	fixture_fini(&f);
+}
+
+TestSuite(full, .init = setup, .fini = teardown);
+
+Test(full, connections)
+{
+	uint64_t id = 0, extra;
+
+	fixture_open(&f);
+	for (unsigned i = 0; i < f.config.max_connections; i++)
+		id = connect_user(&f, i, NULL, 0, NULL);
+	cr_assert_eq(try_connect(&f, 999, NULL, 0, &extra), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "max_connections"));
+	cr_assert_eq(counts_of(&f).users, f.config.max_connections);
+	table_check(&f);
+	disconnect(&f, id);
+	cr_assert_eq(try_connect(&f, 999, NULL, 0, &extra), 0);
+	drain_and_check(&f);
+}
+
+/* Every connection in ALL and in all of the threads that it may join: the sizes promise that. */
+Test(full, all_connections_in_all_threads_fit)
+{
+	uint64_t channels[4];
+
+	f.config.max_groups = f.config.max_connections * 5;
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	for (unsigned i = 0; i < f.config.max_connections; i++)
+		connect_user(&f, i, channels, 4, NULL);
+	cr_assert_eq(counts_of(&f).groups, f.config.max_groups);
+	cr_assert_eq(counts_of(&f).endpoints_used, f.config.max_connections * 5);
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+Test(full, groups)
+{
+	uint64_t channels[4], id = 0, extra;
+	struct registry_counts before, after;
+	unsigned n;
+
+	f.config.max_groups = 52;
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	for (n = 0; n < 10; n++)
+		id = connect_user(&f, n, channels, 4, NULL);
+	before = counts_of(&f);
+	cr_assert_eq(before.groups, 50);
+	cr_assert_eq(try_connect(&f, n, channels, 4, &extra), -ENOSPC,
+		     "5 do not fit: none is made");
+	cr_assert_not_null(strstr(registry_why(f.r), "max_groups"));
+	keep(&f, 1);
+	after = counts_of(&f);
+	cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
+	table_check(&f);
+	cr_assert_eq(try_connect(&f, n, channels, 1, &extra), 0);
+	disconnect(&f, id);
+	keep(&f, f.config.linger_s * SECOND_NS + 1);
+	cr_assert_eq(try_connect(&f, n + 1, channels, 4, &extra), 0);
+	drain_and_check(&f);
+}
+
+/* Endpoints run out when connections join more threads than the limits say. */
+Test(full, endpoints)
+{
+	uint64_t channels[CHANNELS_MAX], ids[64], extra;
+	struct registry_counts before, after;
+	unsigned n = 0;
+
+	f.config.max_groups = 4096;
+	fixture_open(&f);
+	thread_channels(channels, CHANNELS_MAX);
+	while (try_connect(&f, n, channels, CHANNELS_MAX, &ids[n]) == 0)
+		cr_assert_lt(++n, 64);
+	cr_assert_not_null(
+		strstr(registry_why(f.r), "endpoints full: raise limits.max_connections"));
+	keep(&f, 1);
+	before = counts_of(&f);
+	cr_assert_eq(try_connect(&f, 999, channels, CHANNELS_MAX, &extra), -ENOSPC);
+	keep(&f, 1);
+	after = counts_of(&f);
+	cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+/* Deletions have a reserve: in a table that is full to the brim, anyone can leave. */
+Test(full, a_full_table_can_be_emptied)
+{
+	uint64_t channels[CHANNELS_MAX], ids[8], filler, channel_cnt = CHANNELS_MAX;
+	unsigned user = 1;
+
+	f.config.max_groups = 4096;
+	fixture_open(&f);
+	thread_channels(channels, CHANNELS_MAX);
+	for (unsigned i = 0; i < 8; i++)
+		ids[i] = connect_user(&f, 0, channels, 4, NULL);
+	while (channel_cnt > 0) { /* users with more threads than is allowed fill what is left */
+		if (try_connect(&f, user++, channels, (unsigned)channel_cnt, &filler) < 0)
+			channel_cnt /= 2;
+	}
+	for (unsigned i = 0; i < 8; i++) { /* from the middle of the blocks first */
+		disconnect(&f, ids[(i + 4) % 8]);
+		keep(&f, 1);
+		table_check(&f);
+	}
+	drain_and_check(&f);
+}
+
+/* 30 groups in one bucket of eight slots: three overflow buckets, and none when they are gone. */
+Test(full, overflow_buckets_come_and_go)
+{
+	uint64_t channels[30], id;
+	uint32_t before;
+
+	fixture_open(&f);
+	before = f.r->free_overflow.cnt;
+	crowded_channels(&f, 1, channels, 30);
+	id = connect_user(&f, 1, channels, 30, NULL);
+	cr_assert_eq(f.r->free_overflow.cnt, before - 3);
+	table_check(&f);
+	fixture_close(&f);
+	fixture_open(&f);
+	cr_assert_eq(f.r->free_overflow.cnt, before - 3);
+	table_check(&f);
+	disconnect(&f, id);
+	drain_and_check(&f);
+}
+
+/* Buckets go from the front, the middle and the back of their chain. */
+Test(full, overflow_buckets_leave_in_any_order)
+{
+	uint64_t channels[32], ids[4];
+
+	fixture_open(&f);
+	crowded_channels(&f, 1, channels, 32);
+	for (unsigned leaver = 0; leaver < 4; leaver++) {
+		for (unsigned i = 0; i < 4; i++)
+			ids[i] = connect_user(&f, 1, channels + 8 * i, 8, NULL);
+		disconnect(&f, ids[leaver]);
+		keep(&f, f.config.linger_s * SECOND_NS + 1);
+		table_check(&f);
+		for (unsigned i = 0; i < 32; i++)
+			cr_assert_eq(endpoint_cnt(&f, 1, channels[i]), i / 8 == leaver ? -1 : 1);
+		drain_and_check(&f);
+	}
+}
+
+Test(full, overflow_buckets_all_gone)
+{
+	uint64_t channels[30], id;
+	uint32_t cnt;
+
+	fixture_open(&f);
+	crowded_channels(&f, 1, channels, 30);
+	cnt = f.r->free_overflow.cnt;
+	f.r->free_overflow.cnt = 2; /* as if the rest were in use */
+	cr_assert_eq(try_connect(&f, 1, channels, 30, &id), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "overflow"));
+	cr_assert_eq(counts_of(&f).groups, 0);
+	cr_assert_eq(try_connect(&f, 1, channels, 22, &id), 0);
+	f.r->free_overflow.cnt = cnt - (2 - f.r->free_overflow.cnt);
+	table_check(&f);
+	fixture_close(&f); /* which bucket is whose is for the sweep to say again */
+	fixture_open(&f);
+	drain_and_check(&f);
+}
+
+Test(full, sessions)
+{
+	struct fan_session spec = {.family = 4};
+	uint64_t id = 0, extra;
+
+	fixture_open(&f);
+	dataplane_start(&f);
+	for (unsigned i = 0; i < f.config.max_sessions; i++)
+		cr_assert_eq(registry_session_open(f.r, &spec, &id), 0);
+	cr_assert_eq(registry_session_open(f.r, &spec, &extra), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "max_sessions"));
+	cr_assert_eq(registry_session_close(f.r, id), 0);
+	cr_assert_eq(registry_session_open(f.r, &spec, &extra), 0);
+	cr_assert_neq(extra, id);
+}
+
+Test(full, a_session_slot_rests)
+{
+	struct fan_session spec = {.family = 4};
+	uint64_t id = 0, extra;
+
+	fixture_open(&f);
+	dataplane_start(&f);
+	worker_enter(&f, 0);
+	for (unsigned i = 0; i < f.config.max_sessions; i++)
+		cr_assert_eq(registry_session_open(f.r, &spec, &id), 0);
+	cr_assert_eq(registry_session_close(f.r, id), 0);
+	cr_assert_eq(registry_session_open(f.r, &spec, &extra), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "worker 0"));
+	worker_pass(&f, 0);
+	cr_assert_eq(registry_session_open(f.r, &spec, &extra), 0);
+}
+
+Test(full, next_hops)
+{
+	uint8_t address[16] = {0};
+	uint32_t idx;
+	int rc = 0;
+
+	fixture_open(&f);
+	for (uint32_t i = 0; rc == 0 && i <= FAN_NEXTHOPS_MAX; i++) {
+		memcpy(address, &i, sizeof(i));
+		rc = registry_nexthop_get(f.r, 4, address, 9, address, 1500, &idx);
+	}
+	cr_assert_eq(rc, -ENOSPC);
+	cr_assert_eq(counts_of(&f).nexthops, FAN_NEXTHOPS_MAX);
+}

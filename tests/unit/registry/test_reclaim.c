@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What is unlinked is not reused while a worker may hold it, and only a worker can hold it. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/unit/registry/fixture.h"
+
+static struct fixture f;
+
+static void setup(void)
+{
+	fixture_init(&f);
+	fixture_open(&f);
+}
+
+static void teardown(void)
+{
+	fixture_fini(&f);
+}
+
+TestSuite(reclaim, .init = setup, .fini = teardown);
+
+static void start_workers(void)
+{
+	dataplane_start(&f);
+	worker_enter(&f, 0);
+	worker_enter(&f, 1);
+	keep(&f, SECOND_NS);
+}
+
+static bool is_ending(uint64_t id)
+{
+	return registry_connection(f.r, id) != NULL;
+}
+
+Test(reclaim, waits_for_every_odd_worker)
+{
+	uint64_t id;
+
+	start_workers();
+	id = connect_user(&f, 1, NULL, 0, NULL);
+	disconnect(&f, id);
+	keep(&f, 1);
+	cr_assert(is_ending(id));
+	worker_pass(&f, 0);
+	keep(&f, 1);
+	cr_assert(is_ending(id), "worker 1 has not passed");
+	worker_pass(&f, 1);
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+	cr_assert_eq(counts_of(&f).retired, 0);
+}
+
+Test(reclaim, a_pass_before_the_snapshot_does_not_count)
+{
+	uint64_t id;
+
+	start_workers();
+	id = connect_user(&f, 1, NULL, 0, NULL);
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	disconnect(&f, id);
+	keep(&f, 1);
+	cr_assert(is_ending(id));
+}
+
+Test(reclaim, an_even_worker_holds_nothing)
+{
+	uint64_t id;
+
+	dataplane_start(&f);
+	worker_enter(&f, 3);
+	keep(&f, SECOND_NS);
+	id = connect_user(&f, 1, NULL, 0, NULL);
+	disconnect(&f, id);
+	keep(&f, 1);
+	cr_assert(is_ending(id));
+	__atomic_fetch_add(&worker(&f, 3)->quiescent, 1, __ATOMIC_SEQ_CST); /* it leaves */
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+Test(reclaim, a_released_lock_is_death_and_a_late_heartbeat_is_not)
+{
+	uint64_t id;
+
+	start_workers();
+	id = connect_user(&f, 1, NULL, 0, NULL);
+	disconnect(&f, id);
+	keep(&f, 3600 * SECOND_NS);
+	cr_assert(is_ending(id));
+	cr_assert(registry_dataplane_alive(f.r));
+	dataplane_kill(&f);
+	cr_assert_not(registry_dataplane_alive(f.r));
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+/* A dataplane that nobody has looked at yet holds references all the same. */
+Test(reclaim, a_dataplane_that_just_started_is_seen_in_time)
+{
+	uint64_t id = connect_user(&f, 1, NULL, 0, NULL);
+
+	keep(&f, 1);
+	dataplane_start(&f);
+	worker_enter(&f, 0);
+	disconnect(&f, id);
+	keep(&f, 1);
+	cr_assert(is_ending(id));
+	worker_pass(&f, 0);
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+/* Old region dead, a new one under way: what was unlinked meanwhile waits for the new workers. */
+Test(reclaim, a_replaced_state_region_is_waited_for_anew)
+{
+	uint64_t id = connect_user(&f, 1, NULL, 0, NULL);
+
+	start_workers();
+	dataplane_kill(&f);
+	dataplane_remove_file(&f);
+	dataplane_start(&f);
+	worker_enter(&f, 0);
+	disconnect(&f, id);
+	keep(&f, 1);
+	cr_assert(is_ending(id));
+	worker_pass(&f, 0);
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+Test(reclaim, the_state_of_another_registry_is_not_ours)
+{
+	dataplane_start(&f);
+	((struct fan_state *)f.state.base)->registry_epoch++;
+	keep(&f, SECOND_NS);
+	cr_assert_null(registry_state(f.r));
+	((struct fan_state *)f.state.base)->registry_epoch--;
+	((struct fan_state *)f.state.base)->workers_off = UINT64_MAX - 63;
+	keep(&f, SECOND_NS);
+	cr_assert_null(registry_state(f.r), "its workers lie outside");
+}
+
+/* A reader's view of a block stays whole while the group changes under it. */
+Test(reclaim, a_held_block_keeps_its_bytes)
+{
+	const struct fan_table *t = registry_table(f.r);
+	struct fan_endpoint copy[3];
+	const struct fan_endpoint *held;
+	const struct fan_group *group;
+	uint8_t handle[16];
+	uint64_t ids[3];
+	uint32_t cnt;
+
+	start_workers();
+	for (unsigned i = 0; i < 3; i++)
+		ids[i] = connect_user(&f, 1, NULL, 0, NULL);
+	user_handle(handle, 1);
+	group = fan_table_lookup(t, handle, FAN_CHANNEL_ALL,
+				 fan_table_hash(t->seed, handle, FAN_CHANNEL_ALL));
+	held = fan_group_endpoints(t, group, &cnt);
+	cr_assert_eq(cnt, 3);
+	memcpy(copy, held, sizeof(copy));
+	for (unsigned i = 0; i < 3; i++)
+		disconnect(&f, ids[i]);
+	for (unsigned i = 0; i < 30; i++) {
+		uint64_t id = connect_user(&f, i, NULL, 0, NULL);
+
+		worker_pass(&f, 1);
+		disconnect(&f, id);
+		keep(&f, SECOND_NS);
+	}
+	cr_assert_eq(memcmp(copy, held, sizeof(copy)), 0);
+	cr_assert_eq(memcmp(group->handle, handle, 16), 0, "so does the group's record");
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	keep(&f, 1);
+	drain_and_check(&f);
+}
+
+/* Stalled: delayed, refused with a reason, and well again afterwards. */
+Test(reclaim, a_stalled_worker_is_named_when_memory_runs_out)
+{
+	int rc = 0;
+	uint64_t id;
+
+	start_workers();
+	for (unsigned i = 0; i < 100000 && rc == 0; i++) {
+		rc = try_connect(&f, i % 60, NULL, 0, &id);
+		if (rc == 0)
+			disconnect(&f, id);
+		worker_pass(&f, 0);
+		keep(&f, 100000000);
+	}
+	cr_assert_eq(rc, -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "waiting for worker 1, stalled for"), "%s",
+			   registry_why(f.r));
+	table_check(&f);
+	worker_pass(&f, 1);
+	keep(&f, 1);
+	cr_assert_eq(try_connect(&f, 1, NULL, 0, &id), 0);
+	drain_and_check(&f);
+}
+
+/* ---- takeover ---- */
+
+/* A restarted fanwired does not know what was unlinked last: all that is free rests. */
+Test(reclaim, after_a_takeover_nothing_is_taken_before_a_grace_period)
+{
+	const struct fan_connection *c;
+	struct registry_user_keys keys = user_keys(2);
+	struct fan_connection spec;
+
+	start_workers();
+	connect_user(&f, 1, NULL, 0, NULL);
+	fixture_close(&f);
+	fixture_open(&f);
+	spec = connection_spec(&f, 2);
+	cr_assert_eq(counts_of(&f).endpoints_free, 0);
+	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "waiting for worker 0"));
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), 0);
+	drain_and_check(&f);
+}
+
+Test(reclaim, sessions_rest_after_a_takeover_too)
+{
+	struct fan_session spec = {.family = 4};
+	uint64_t id;
+
+	start_workers();
+	fixture_close(&f);
+	fixture_open(&f);
+	cr_assert_eq(registry_session_open(f.r, &spec, &id), -ENOSPC);
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	cr_assert_eq(registry_session_open(f.r, &spec, &id), 0);
+}
+
+Test(reclaim, a_takeover_without_a_dataplane_waits_for_nobody)
+{
+	start_workers();
+	dataplane_kill(&f);
+	fixture_close(&f);
+	fixture_open(&f);
+	cr_assert_gt(counts_of(&f).endpoints_free, 0);
+	connect_user(&f, 1, NULL, 0, NULL);
+}
