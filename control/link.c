@@ -40,6 +40,18 @@ static struct envelope *pop(struct link *link)
 	return envelope;
 }
 
+/*
+ * A timer of zero comes after a look at the descriptors; event_active() would be served in the same
+ * turn of the loop, and two sides that answer each other would have it for themselves.
+ */
+static void wake(struct link *link)
+{
+	const struct timeval now = {0};
+
+	if (!evtimer_pending(link->wakeup, NULL))
+		evtimer_add(link->wakeup, &now);
+}
+
 static void on_wakeup(evutil_socket_t fd, short what, void *arg)
 {
 	struct link *link = arg;
@@ -57,7 +69,7 @@ static void on_wakeup(evutil_socket_t fd, short what, void *arg)
 		free(envelope);
 	}
 	if (link->first)
-		event_active(link->wakeup, EV_TIMEOUT, 0);
+		wake(link);
 }
 
 struct link *link_create(struct event_base *base)
@@ -67,7 +79,7 @@ struct link *link_create(struct event_base *base)
 	if (!link)
 		return NULL;
 	link->last = &link->first;
-	link->wakeup = event_new(base, -1, 0, on_wakeup, link);
+	link->wakeup = evtimer_new(base, on_wakeup, link);
 	if (!link->wakeup) {
 		free(link);
 		return NULL;
@@ -150,7 +162,7 @@ static void push(struct link *link, bool to_engine, const struct message *messag
 	memcpy(&envelope->message, message, offsetof(struct message, u) + used_len(message->type));
 	*link->last = envelope;
 	link->last = &envelope->next;
-	event_active(link->wakeup, EV_TIMEOUT, 0);
+	wake(link);
 }
 
 void link_to_engine(struct link *link, const struct message *message)

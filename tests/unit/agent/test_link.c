@@ -61,12 +61,11 @@ static void teardown(void)
 
 static void run(void)
 {
-	cr_assert_geq(event_base_loop(base, EVLOOP_NONBLOCK), 0);
-	while (event_base_get_num_events(base, EVENT_BASE_COUNT_ACTIVE) > 0)
-		cr_assert_geq(event_base_loop(base, EVLOOP_NONBLOCK), 0);
+	/* Until nothing is left to do: the link's timer is pending while it holds a message. */
+	cr_assert_geq(event_base_dispatch(base), 0);
 }
 
-TestSuite(link, .init = setup, .fini = teardown);
+TestSuite(link, .init = setup, .fini = teardown, .timeout = 10);
 
 Test(link, nothing_is_delivered_within_the_call)
 {
