@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_pci.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -44,12 +45,11 @@ static __attribute__((format(printf, 1, 2))) void add(const char *format, ...)
 
 bool eal_port_is_pci(const char *port)
 {
-	unsigned domain, bus, device, function;
-	int end = 0;
+	struct rte_pci_addr address;
+	char device[FAN_PATH_MAX];
 
-	return (sscanf(port, "%x:%x:%x.%x%n", &domain, &bus, &device, &function, &end) == 4 ||
-		sscanf(port, "%x:%x.%x%n", &bus, &device, &function, &end) == 3) &&
-	       (port[end] == '\0' || port[end] == ',');
+	snprintf(device, sizeof(device), "%.*s", (int)strcspn(port, ","), port);
+	return rte_pci_addr_parse(device, &address) == 0;
 }
 
 /* EAL's own message for a core that is not there does not say which setting to change. */

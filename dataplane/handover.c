@@ -79,12 +79,14 @@ void handover_result(struct worker *w, unsigned to, struct rte_mbuf *mbuf)
 	rte_ring_sp_enqueue(w->plane->rings[HANDOVER_RESULT][w->idx][to], mbuf);
 }
 
-/* At most BURST_MAX of a kind from all workers together: the stages' arrays hold no more. */
+/* At most BURST_MAX of a kind from all workers together: the stages' arrays hold no more. Each
+ * burst begins with another worker, so that none waits for the busiest. */
 static unsigned collect(struct worker *w, enum handover kind, struct rte_mbuf **to, unsigned *from)
 {
 	unsigned cnt = 0;
 
-	for (unsigned i = 0; i < w->plane->worker_cnt; i++) {
+	for (unsigned n = 0; n < w->plane->worker_cnt; n++) {
+		unsigned i = (unsigned)((w->burst_no + n) % w->plane->worker_cnt);
 		struct rte_ring *ring = w->plane->rings[kind][i][w->idx];
 
 		if (!ring)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -207,6 +208,9 @@ int regions_open_state(struct plane *plane)
 
 void regions_close(struct plane *plane)
 {
+	if (plane->key_schedules) /* session keys do not stay in freed memory */
+		sodium_memzero(plane->key_schedules,
+			       (plane->table.session_mask + 1) * sizeof(struct key_schedule));
 	free(plane->key_schedules);
 	plane->key_schedules = NULL;
 	if (plane->state)
