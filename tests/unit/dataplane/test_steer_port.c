@@ -20,6 +20,7 @@
 
 static struct fan_config config;
 static struct steer_port steer;
+static struct bpf_object *object; /* the attached program's; NULL: none */
 
 /* A network namespace of the test's own, gone with its process. */
 static void open_one(void)
@@ -36,7 +37,12 @@ static void open_one(void)
 	config.engine_address[1] = (struct fan_address){.bytes = {0xfd, [15] = 1}, .family = 6};
 }
 
-TestSuite(steer_port, .init = open_one);
+static void close_one(void)
+{
+	bpf_object__close(object);
+}
+
+TestSuite(steer_port, .init = open_one, .fini = close_one);
 
 static __u32 attached(void)
 {
@@ -47,17 +53,15 @@ static __u32 attached(void)
 }
 
 /* Loads the steer program and attaches it, as DPDK does. */
-static struct bpf_object *steer_attach(void)
+static void steer_attach(void)
 {
-	struct bpf_object *object = bpf_object__open_file(STEER_OBJECT, NULL);
-
+	object = bpf_object__open_file(STEER_OBJECT, NULL);
 	cr_assert_not_null(object);
 	cr_assert_eq(bpf_object__load(object), 0);
 	cr_assert_eq(bpf_xdp_attach((int)if_nametoindex("dpU0"),
 				    bpf_program__fd(bpf_object__next_program(object, NULL)), 0,
 				    NULL),
 		     0);
-	return object;
 }
 
 static void foreign_attach(void)
@@ -135,13 +139,12 @@ Test(steer_port, names_what_is_missing)
 
 Test(steer_port, tells_the_program_what_to_take)
 {
-	struct bpf_object *object;
 	struct steer_config value;
 	__u32 zero = 0;
 
 	cr_assert_eq(steer_port_open(&steer, &config), 0);
 	cr_expect_neq(steer_port_configure(&steer, &config), 0, "nothing is attached yet");
-	object = steer_attach();
+	steer_attach();
 	cr_assert_eq(steer_port_configure(&steer, &config), 0);
 	cr_assert_eq(bpf_map_lookup_elem(bpf_object__find_map_fd_by_name(object, "steer_config"),
 					 &zero, &value),
