@@ -229,27 +229,28 @@ static bool next_lost(struct fan_subscription *s, struct fan_event *event)
 	return true;
 }
 
-int receive_next(struct fan_subscription *s, struct fan_event *event)
+enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *event)
 {
-	for (;;) {
+	for (unsigned useless = 0; useless < RECEIVE_BATCH; useless++) {
 		int status;
 
 		if (next_lost(s, event))
-			return 1;
+			return RECEIVE_EVENT;
 		if (s->holds) {
 			*event = s->held;
 			s->holds = false;
-			return 1;
+			return RECEIVE_EVENT;
 		}
 		if (!batch_fill(s))
-			return 0;
+			return RECEIVE_EMPTY;
 		/* what is lost before an event is told before it */
 		status = take_head(s, &s->held);
 		s->holds = status == 1;
 		s->batch.next++;
 		if (status < 0)
-			return client_error(status, "out of memory for a fragmented event");
+			return RECEIVE_NO_MEMORY;
 	}
+	return RECEIVE_MORE;
 }
 
 void receive_expire(struct fan_subscription *s, uint64_t now_ns)

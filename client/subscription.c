@@ -300,22 +300,25 @@ static int tell_ended(struct fan_subscription *s, struct fan_event *event)
 /* One round: what is at hand, else what time has brought. 1, 0 or -errno. */
 static int receive_round(struct fan_subscription *s, struct fan_event *event)
 {
-	uint64_t now_ns;
-	int status;
+	enum receive_outcome outcome;
+	uint64_t now_ns = 0;
 
 	/* the client socket once a batch: not a system call an event */
-	if (receive_deadline(s) != 0 || s->ended) {
+	if (receive_deadline(s) != 0) {
 		now_ns = clock_now_ns();
 		service(s, now_ns);
-		status = receive_next(s, event);
-		if (status != 0)
-			return status;
-		receive_expire(s, now_ns);
 	}
-	status = receive_next(s, event);
-	if (status == 0 && s->ended)
-		status = tell_ended(s, event);
-	return status;
+	outcome = receive_next(s, event);
+	/* only what the socket does not hold can be called lost */
+	if (outcome == RECEIVE_EMPTY && now_ns) {
+		receive_expire(s, now_ns);
+		outcome = receive_next(s, event);
+	}
+	if (outcome == RECEIVE_NO_MEMORY)
+		return client_error(-ENOMEM, "out of memory for a fragmented event");
+	if (outcome == RECEIVE_EMPTY && s->ended)
+		return tell_ended(s, event);
+	return outcome == RECEIVE_EVENT;
 }
 
 int fan_receive(struct fan_subscription *s, struct fan_event *event, int timeout_ms)

@@ -72,8 +72,14 @@ int receive_init(struct fan_subscription *subscription, uint32_t payload_limit);
 void receive_fini(struct fan_subscription *subscription);
 /* Answers challenges at the head of what has come; stops before the first event. */
 void receive_challenges(struct fan_subscription *subscription);
-/* The next event or loss of what has come: 1, or 0 where the socket is empty, or -ENOMEM. */
-int receive_next(struct fan_subscription *subscription, struct fan_event *event);
+enum receive_outcome {
+	RECEIVE_EMPTY, /* the socket has nothing more */
+	RECEIVE_EVENT, /* *event, or a loss */
+	RECEIVE_MORE,  /* a batch without any event: see to the lease, then come again */
+	RECEIVE_NO_MEMORY,
+};
+/* The next event or loss of what has come. */
+enum receive_outcome receive_next(struct fan_subscription *subscription, struct fan_event *event);
 /* What only time tells: tails that never came, assemblies given up. */
 void receive_expire(struct fan_subscription *subscription, uint64_t now_ns);
 /* When that is due next; 0: something can be had without waiting. */

@@ -13,6 +13,7 @@
 #define CONGESTION_FIRST 32
 #define SEND_BATCH	 32
 #define ACK_BATCH	 16
+#define ACK_ROUNDS	 64
 #define ACK_MAX		 (FAN_ACK_LEN + 8 + FAN_ACK_RESULT_MAX * FAN_ACK_RESULT_LEN + FAN_TAG_LEN)
 
 static struct publisher_datagram *datagram_at(struct fan_publisher *p, uint64_t sequence)
@@ -73,6 +74,13 @@ static int cut_one(struct fan_publisher *p)
 	return 0;
 }
 
+/* An ICMP error of an earlier datagram, which reading has cleared. */
+static bool passing_error(int error)
+{
+	return error == EINTR || error == ECONNREFUSED || error == EHOSTUNREACH ||
+	       error == ENETUNREACH;
+}
+
 /* A send that fails is as good as lost on the way: the time-out sees to it. */
 static void send_batch(struct fan_publisher *p, struct mmsghdr *messages, unsigned cnt)
 {
@@ -85,10 +93,9 @@ static void send_batch(struct fan_publisher *p, struct mmsghdr *messages, unsign
 			continue;
 		if (n < 0) {
 			p->send_error = errno;
-			/* an ICMP error of an earlier datagram is reported once: go on behind it */
-			if (errno != ECONNREFUSED && errno != EHOSTUNREACH && errno != ENETUNREACH)
+			if (!passing_error(errno))
 				return;
-			n = 1;
+			n = 1; /* go on behind it */
 		}
 		sent += (unsigned)n;
 	}
@@ -244,6 +251,7 @@ void window_receive(struct fan_publisher *p, uint64_t now_ns)
 	uint8_t packets[ACK_BATCH][ACK_MAX + 1]; /* one more, so that a longer one shows */
 	struct mmsghdr messages[ACK_BATCH];
 	struct iovec iov[ACK_BATCH];
+	unsigned rounds = 0;
 	int n;
 
 	do {
@@ -255,8 +263,8 @@ void window_receive(struct fan_publisher *p, uint64_t now_ns)
 		n = recvmmsg(p->udp, messages, ACK_BATCH, MSG_DONTWAIT, NULL);
 		for (int i = 0; i < n; i++)
 			take_ack(p, packets[i], messages[i].msg_len, now_ns);
-		/* an error here is a pending ICMP error: reading has cleared it */
-	} while (n == ACK_BATCH || (n < 0 && errno != EAGAIN));
+		/* bounded: a flood must not keep the caller from its deadline */
+	} while (++rounds < ACK_ROUNDS && (n == ACK_BATCH || (n < 0 && passing_error(errno))));
 }
 
 /* The oldest datagram in flight is the first from base on: sending goes in order. */

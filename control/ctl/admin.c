@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The commands that change something: tokens, publishers, disconnecting, revoking. */
 #include <stdio.h>
+#include <time.h>
 
 #include "common/wire/handle.h"
 #include "control/ctl/api.h"
@@ -64,6 +65,18 @@ int run_publisher_add(const struct ctl *ctl, const struct arguments *arguments)
 		      "secret: ", "secret");
 }
 
+/* Unix seconds as a date and time for people. */
+static void table_created(struct table *table, const json_t *publisher)
+{
+	time_t created = (time_t)json_integer_value(json_object_get(publisher, "created"));
+	char text[32];
+	struct tm parts;
+
+	gmtime_r(&created, &parts);
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%SZ", &parts);
+	table_cell(table, "%s", text);
+}
+
 int run_publisher_list(const struct ctl *ctl, const struct arguments *arguments)
 {
 	static const char *const headings[] = {"NAME", "USER", "SESSIONS", "CREATED"};
@@ -84,7 +97,7 @@ int run_publisher_list(const struct ctl *ctl, const struct arguments *arguments)
 		table_json(&table, publisher, "name");
 		table_json(&table, publisher, "user");
 		table_json(&table, publisher, "sessions");
-		table_json(&table, publisher, "created");
+		table_created(&table, publisher);
 	}
 	if (!ctl->json && json_array_size(list) == 0)
 		printf("no publishers; fanwirectl publisher add NAME makes one\n");

@@ -18,7 +18,6 @@ struct doctor {
 	const struct ctl *ctl;
 	json_t *findings;
 	const json_t *control; /* of /v1/status; NULL: fanwired cannot be reached */
-	const json_t *dataplane;
 };
 
 static void find(struct doctor *doctor, const char *check, bool ok, const char *otherwise,
@@ -207,31 +206,6 @@ static void check_ports(struct doctor *doctor)
 		close(theirs);
 }
 
-static void check_interface(struct doctor *doctor)
-{
-	const char *port = json_string_value(json_object_get(doctor->dataplane, "port"));
-	const char *mark = port ? strstr(port, "iface=") : NULL;
-	char name[32], path[128], state[32] = "missing";
-
-	if (!mark || sscanf(mark, "iface=%15[^,]", name) != 1)
-		return;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", name);
-	read_line(path, state, sizeof(state));
-	find(doctor, "interface", strcmp(state, "up") == 0, "failed",
-	     "make it and set it up: ip link set NAME up", "%s is %s", name, state);
-}
-
-static void check_dataplane(struct doctor *doctor)
-{
-	const char *state = json_string_value(json_object_get(doctor->dataplane, "state"));
-
-	if (!doctor->control)
-		return;
-	find(doctor, "dataplane", state && strcmp(state, "running") == 0, "failed",
-	     "start fanwire-dataplane --config FILE, or see its log", "the dataplane is %s",
-	     state ? state : "unknown");
-}
-
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 static void add_theirs(struct doctor *doctor)
@@ -246,29 +220,38 @@ static void add_theirs(struct doctor *doctor)
 	json_decref(answer);
 }
 
+static void print_finding(const json_t *finding)
+{
+	static const char *const keys[] = {"state", "check", "found", "advice"};
+	char *texts[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		const char *text = json_string_value(json_object_get(finding, keys[i]));
+
+		texts[i] = output_escape(text ? text : "", text ? strlen(text) : 0);
+	}
+	printf("%-8s %s: %s\n", texts[0], texts[1], texts[2]);
+	if (*texts[3])
+		printf("%-8s -> %s\n", "", texts[3]);
+	for (unsigned i = 0; i < 4; i++)
+		free(texts[i]);
+}
+
 static int print_findings(const struct doctor *doctor)
 {
-	static const char *const headings[] = {"STATE", "CHECK", "FOUND", "ADVICE"};
 	int status = EXIT_DONE;
-	struct table table;
 
-	table_init(&table, headings, 4);
 	for (size_t i = 0; i < json_array_size(doctor->findings); i++) {
 		const json_t *finding = json_array_get(doctor->findings, i);
 		const char *state = json_string_value(json_object_get(finding, "state"));
 
 		if (!state || strcmp(state, "failed") == 0)
 			status = EXIT_REFUSED;
-		if (doctor->ctl->json) {
+		if (doctor->ctl->json)
 			output_json(finding);
-			continue;
-		}
-		table_json(&table, finding, "state");
-		table_json(&table, finding, "check");
-		table_json(&table, finding, "found");
-		table_json(&table, finding, "advice");
+		else
+			print_finding(finding);
 	}
-	table_print(&table);
 	return status;
 }
 
@@ -280,7 +263,6 @@ int run_doctor(const struct ctl *ctl, const struct arguments *arguments)
 	int verdict;
 
 	doctor.control = json_object_get(status, "control");
-	doctor.dataplane = json_object_get(status, "dataplane");
 	check_user(&doctor);
 	check_kernel(&doctor);
 	check_cgroup(&doctor);
@@ -288,8 +270,6 @@ int run_doctor(const struct ctl *ctl, const struct arguments *arguments)
 	check_socket(&doctor, "control_socket", ctl->socket, SOCK_STREAM);
 	check_socket(&doctor, "client_socket", ctl->client_socket, SOCK_SEQPACKET);
 	check_version(&doctor);
-	check_dataplane(&doctor);
-	check_interface(&doctor);
 	check_ports(&doctor);
 	add_theirs(&doctor);
 	verdict = print_findings(&doctor);

