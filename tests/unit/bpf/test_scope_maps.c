@@ -457,3 +457,21 @@ Test(scope_maps, removing_leaves_nothing_in_the_kernel)
 	close(from);
 	close(fd);
 }
+
+Test(scope_maps, sockets_whose_pins_were_removed_are_cut_off_by_a_new_guard)
+{
+	uint64_t cookie;
+	int fd = killed_with_scoped_socket(&cookie);
+	uint8_t packet[256], got[256];
+	int from = host_udp(4, ENGINE4, 0);
+	struct tally before;
+
+	host_run("rm " PIN_DIR "guard* " PIN_DIR "scope*");
+	host_open(&host);
+	before = host_tally(&host);
+	host_send(from, RECEIVER4, PORT, packet, host_packet(packet, "bob", 9));
+	host_expect_guard(&host, &before, GUARD_INGRESS_DENIED, 1);
+	cr_assert_eq(host_receive(fd, got, sizeof(got)), -1);
+	close(from);
+	close(fd);
+}
