@@ -86,6 +86,7 @@ struct retirement {
 	uint32_t mask;
 	uint32_t head, tail; /* free-running; `snapped` up to here in a batch */
 	uint32_t snapped;
+	uint32_t polled; /* head at the last poll */
 	struct batch batches[BATCHES_MAX];
 	uint32_t batch_head, batch_tail;
 };

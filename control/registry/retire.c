@@ -176,6 +176,7 @@ void retire_poll(struct registry *r)
 {
 	struct retirement *q = &r->retirement;
 
+	q->polled = q->head;
 	if (q->head != q->snapped && q->batch_head - q->batch_tail < BATCHES_MAX)
 		batch_begin(r, false);
 	while (q->batch_tail != q->batch_head) {
@@ -211,7 +212,7 @@ uint32_t take_block(struct registry *r, uint32_t cnt, uint32_t reserve)
 {
 	uint32_t first = NONE;
 
-	if (r->retirement.head - r->retirement.snapped >= POLL_EVERY)
+	if (r->retirement.head - r->retirement.polled >= POLL_EVERY)
 		retire_poll(r);
 	for (unsigned attempt = 0; first == NONE && attempt < 2; attempt++) {
 		if (attempt)
