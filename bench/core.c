@@ -287,7 +287,7 @@ static json_t *settings_tell(const struct core_options *o, const struct fan_conf
 
 static int report_write(const struct core_options *options, json_t *report)
 {
-	if (!options->json || json_dump_file(report, options->json, JSON_INDENT(2)) == 0)
+	if (!options->json[0] || json_dump_file(report, options->json, JSON_INDENT(2)) == 0)
 		return 0;
 	fprintf(stderr, "cannot write %s: %s\n", options->json, strerror(errno));
 	return 2;

@@ -20,7 +20,7 @@ struct core_options {
 	uint64_t memory; /* bytes for one registry region; larger cases are skipped; 0: half of what
 			    is free */
 	const char *dir; /* of the regions */
-	const char *json; /* file, or NULL */
+	char json[256];	 /* file to write; "": none */
 };
 
 /* 0, or an exit status; says on standard error what was wrong. */

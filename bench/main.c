@@ -12,7 +12,7 @@
 #include "bench/core.h"
 
 static const char help[] =
-	"usage: fanwire-bench core [OPTION]...\n"
+	"usage: fanwire-bench [core] [OPTION]...\n"
 	"Copies a second and cycles a copy of one dataplane worker on DPDK's null port.\n"
 	"  --users N,...    users in the table (65536,1000000)\n"
 	"  --fanout N,...   connections of each user (1,3,16,64)\n"
@@ -24,7 +24,8 @@ static const char help[] =
 	"  --core N         CPU of the worker (the last one)\n"
 	"  --memory MiB     largest table; larger cases are skipped (half of what is free)\n"
 	"  --region-dir DIR where tables lie (a new directory in /dev/shm)\n"
-	"  --json FILE      every run, the settings and the machine\n";
+	"  --json FILE      every run, the settings and the machine\n"
+	"  --output DIR     the same, into DIR/core.json\n";
 
 /* "1,3,16" into list; 0 or -EINVAL. */
 static int list_parse(const char *text, uint32_t list[CORE_CASES_MAX], unsigned *cnt)
@@ -84,7 +85,10 @@ static int option_take(struct core_options *o, int option)
 		o->dir = optarg;
 		return 0;
 	case 'j':
-		o->json = optarg;
+		snprintf(o->json, sizeof(o->json), "%s", optarg);
+		return 0;
+	case 'o':
+		snprintf(o->json, sizeof(o->json), "%s/core.json", optarg);
 		return 0;
 	default:
 		return -EINVAL;
@@ -104,7 +108,7 @@ static int options_parse(struct core_options *options, int argc, char **argv)
 		{"core", required_argument, NULL, 'c'},
 		{"memory", required_argument, NULL, 'm'},
 		{"region-dir", required_argument, NULL, 'd'},
-		{"json", required_argument, NULL, 'j'},
+		{"json", required_argument, NULL, 'j'}, {"output", required_argument, NULL, \'o\'},
 		{NULL, 0, NULL, 0},
 	};
 	int option, idx = 0;
@@ -170,6 +174,5 @@ int main(int argc, char **argv)
 		puts("fanwire-bench " FAN_VERSION);
 		return 0;
 	}
-	fputs(help, stderr);
-	return 1;
+	return core_command(argc, argv); /* `core` may be left out while it is the only one */
 }

@@ -133,8 +133,11 @@ int eal_start(const struct fan_config *config, const char *vdev)
 	}
 	if (!config->telemetry)
 		add("--no-telemetry");
-	if (strcmp(config->log_level, "debug") != 0)
+	if (strcmp(config->log_level, "debug") != 0) {
 		add("--log-level=warning");
+		add("--log-level=lib.telemetry:error"); /* it speaks of a legacy socket at each
+							   start */
+	}
 	further_add(config->eal_args);
 	if (arguments.overflow) {
 		fan_log(FAN_LOG_ERROR, SUBJECT,

@@ -90,7 +90,9 @@ int port_start(struct plane *plane)
 	int err;
 
 	if (rte_eth_dev_count_avail() == 0) {
-		fan_log(FAN_LOG_ERROR, SUBJECT, "dataplane.port \"%s\" gave no port: is it right?",
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"dataplane.port \"%s\" gave no port: DPDK's messages above say why, if it "
+			"is right",
 			plane->config.port);
 		return -ENODEV;
 	}
