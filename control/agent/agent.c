@@ -263,16 +263,40 @@ static int add_events(struct agent *agent, struct event_base *base)
 	return 0;
 }
 
+static uint64_t quarantine_ns(const struct fan_config *config)
+{
+	return (uint64_t)config->quarantine_s * 1000000000u;
+}
+
 static int alloc(struct agent *agent, struct event_base *base)
 {
 	const struct fan_config *config = agent->config;
 
-	agent->ports = ports_create(config, (uint64_t)config->quarantine_s * 1000000000u);
+	agent->ports = ports_create(config, quarantine_ns(config));
 	agent->connections = holders_create(config->max_connections);
 	agent->sessions = holders_create(config->max_sessions);
 	if (!agent->ports || !agent->connections || !agent->sessions)
 		return -ENOMEM;
 	return add_events(agent, base);
+}
+
+static void on_rest(void *arg, uint32_t idx, const uint8_t handle[16], uint64_t released_ns)
+{
+	ports_rest(arg, idx, handle, released_ns);
+}
+
+/* Ports that were released shortly before a restart rest on. */
+static int take_up_rests(struct agent *agent, char why[1024])
+{
+	int err = rest_log_open(&agent->rest_log, agent->config, why);
+
+	if (err)
+		return err;
+	err = rest_log_each(agent->rest_log, agent_now_ns(), quarantine_ns(agent->config), on_rest,
+			    agent->ports);
+	if (err)
+		snprintf(why, 1024, "the agent is out of memory for its ports");
+	return err;
 }
 
 int agent_create(struct agent **out, struct event_base *base, struct link *link,
@@ -289,6 +313,8 @@ int agent_create(struct agent **out, struct event_base *base, struct link *link,
 	if (err)
 		goto no_memory;
 	err = scope_maps_open(&agent->maps, config, why);
+	if (!err)
+		err = take_up_rests(agent, why);
 	if (err)
 		goto fail;
 	err = client_socket_open(&agent->clients, base, config, &client_ops, agent, why);
@@ -320,6 +346,7 @@ void agent_destroy(struct agent *agent)
 	holders_destroy(agent->connections);
 	holders_destroy(agent->sessions);
 	ports_destroy(agent->ports);
+	rest_log_close(agent->rest_log);
 	scope_maps_close(agent->maps);
 	free(agent);
 }
@@ -392,5 +419,5 @@ const char *agent_guard_name(unsigned guard)
 
 void agent_port_reusable(struct agent *agent, uint64_t connection)
 {
-	ports_reusable(agent->ports, connection);
+	subscriber_on_reusable(agent, connection);
 }

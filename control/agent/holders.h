@@ -17,6 +17,7 @@ struct holder {
 	LIST_ENTRY(holder) link;
 	uint64_t id;
 	uint64_t cookie;       /* of the scoped socket; sessions: 0 */
+	uint8_t handle[16];    /* of the user; sessions: zero */
 	uint32_t port_idx;     /* PORT_NONE: of no pool (sessions; or the configuration changed) */
 	struct client *client; /* NULL: not back yet */
 	uint64_t attaching;    /* ref of the client that asks for it; 0: none */

@@ -258,6 +258,22 @@ int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], u
 	return 0;
 }
 
+/* A pair that nobody has and that no worker may still send to. */
+static bool take_unowned(struct ports *ports, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (slot->state == SLOT_FREE) {
+		del_free(ports, idx);
+	} else if (slot->state == SLOT_RESTING && slot->reusable) {
+		list_del(ports, user_bucket(ports, slot->handle), LINKS_USER, idx);
+		list_del(ports, &ports->resting, LINKS_STATE, idx);
+	} else {
+		return false;
+	}
+	return true;
+}
+
 int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
 	       const uint8_t handle[16], uint64_t connection, struct port *port)
 {
@@ -271,9 +287,8 @@ int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t 
 		if (ports->address[i].family != address->family ||
 		    memcmp(ports->address[i].bytes, address->bytes, sizeof(address->bytes)))
 			continue;
-		if (ports->slots[idx].state != SLOT_FREE)
+		if (!take_unowned(ports, idx))
 			return -ENOENT;
-		del_free(ports, idx);
 		set_used(ports, idx, handle, connection, port);
 		return 0;
 	}
@@ -311,7 +326,7 @@ void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64
 	set_reusable(ports, idx);
 }
 
-void ports_reusable(struct ports *ports, uint64_t connection)
+bool ports_reusable(struct ports *ports, uint64_t connection)
 {
 	struct list *waiting = id_bucket(ports, connection);
 
@@ -321,8 +336,23 @@ void ports_reusable(struct ports *ports, uint64_t connection)
 			continue;
 		list_del(ports, waiting, LINKS_ID, idx);
 		set_reusable(ports, idx);
-		return;
+		return true;
 	}
+	return false;
+}
+
+void ports_rest(struct ports *ports, uint32_t idx, const uint8_t handle[16], uint64_t released_ns)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (idx >= ports->cnt || slot->state != SLOT_FREE)
+		return;
+	del_free(ports, idx);
+	memcpy(slot->handle, handle, sizeof(slot->handle));
+	slot->state = SLOT_RESTING;
+	slot->released_ns = released_ns;
+	list_add(ports, &ports->resting, LINKS_STATE, idx);
+	set_reusable(ports, idx);
 }
 
 void ports_count(struct ports *ports, uint64_t now_ns, struct ports_counts *counts)

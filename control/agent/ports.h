@@ -35,8 +35,8 @@ void ports_destroy(struct ports *ports); /* NULL is allowed */
 int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t connection,
 	       uint64_t now_ns, struct port *port);
 /*
- * Takes this very pair (a connection of before a restart has it). -ENOENT: not of the pool, or not
- * free; then *port is untouched.
+ * Takes this very pair (a connection of before a restart has it). -ENOENT: not of the pool, or
+ * another's; then *port is untouched.
  */
 int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
 	       const uint8_t handle[16], uint64_t connection, struct port *port);
@@ -48,9 +48,15 @@ int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t 
 void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64_t now_ns);
 /*
  * The engine's word that the address of this ended connection can be reached no more. Where several
- * pairs rest under one id, it goes to the one that was released first.
+ * pairs rest under one id, it goes to the one that was released first. false: none rests under it.
  */
-void ports_reusable(struct ports *ports, uint64_t connection);
+bool ports_reusable(struct ports *ports, uint64_t connection);
+
+/*
+ * At start, before anything was taken: this pair was released then, by that user, in the life of
+ * the process before this one.
+ */
+void ports_rest(struct ports *ports, uint32_t idx, const uint8_t handle[16], uint64_t released_ns);
 
 struct ports_counts {
 	uint32_t used, resting, free;

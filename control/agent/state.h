@@ -10,6 +10,7 @@
 #include "control/agent/client_socket.h"
 #include "control/agent/holders.h"
 #include "control/agent/ports.h"
+#include "control/agent/rest_log.h"
 #include "control/agent/scope/scope_maps.h"
 #include "control/agent/scope/scoped_socket.h"
 #include "control/link.h"
@@ -21,6 +22,7 @@ struct agent {
 	struct link *link;
 	struct scope_maps *maps;
 	struct ports *ports;
+	struct rest_log *rest_log; /* of `ports`, for the next start */
 	struct client_socket *clients;
 	struct holders *connections, *sessions;
 	struct event *tick;	  /* each second */
@@ -50,6 +52,8 @@ void subscriber_renew(struct agent *agent, struct client *client,
 void subscriber_attach(struct agent *agent, struct client *client,
 		       const struct client_request *request, int descriptor);
 void subscriber_gone(struct agent *agent, struct client *client);
+/* The engine says that nothing reaches this connection's address any more. */
+void subscriber_on_reusable(struct agent *agent, uint64_t id);
 void subscriber_on_hold(struct agent *agent, const struct message *message);
 void subscriber_on_grant(struct agent *agent, const struct message *message);
 void subscriber_on_active(struct agent *agent, const struct message *message);

@@ -57,12 +57,15 @@ static void end_holder(struct agent *agent, struct holder *holder)
 {
 	int err = scope_del(agent->maps, holder->cookie);
 	struct client *waiting = claimant(agent, holder);
+	uint64_t now_ns = agent_now_ns();
 
 	if (err && err != -ENOENT)
 		fan_log(FAN_LOG_ERROR, "agent", "cannot delete the scope of connection %016llx: %s",
 			(unsigned long long)holder->id, strerror(-err));
-	if (holder->port_idx != PORT_NONE)
-		ports_release(agent->ports, holder->port_idx, true, agent_now_ns());
+	if (holder->port_idx != PORT_NONE) {
+		rest_log_add(agent->rest_log, holder->port_idx, holder->handle, now_ns);
+		ports_release(agent->ports, holder->port_idx, true, now_ns);
+	}
 	if (holder->client)
 		holder->client->holder = NULL;
 	if (waiting)
@@ -147,12 +150,17 @@ static json_t *granted(const struct agent *agent, const struct message *message,
 	fan_id_format(id, message->id);
 	fan_address_format(text, address->bytes, address->family);
 	fan_address_format(engine, from->bytes, from->family);
-	return json_pack("{s:b,s:s,s:I,s:s,s:s,s:i,s:I,s:s,s:i,s:i,s:s}", "ok", 1, "connection", id,
-			 "generation", (json_int_t)message->u.grant.generation, "user",
-			 message->u.grant.user, "address", text, "port", (int)port, "lease_seconds",
-			 (json_int_t)message->u.grant.lease_s, "engine_address", engine,
-			 "engine_port", (int)agent->config->engine_port, "payload_limit",
-			 (int)agent->config->payload_limit, "state", state);
+	json_t *packet =
+		json_pack("{s:b,s:s,s:s,s:s,s:i,s:I,s:s,s:i,s:i,s:s}", "ok", 1, "connection", id,
+			  "user", message->u.grant.user, "address", text, "port", (int)port,
+			  "lease_seconds", (json_int_t)message->u.grant.lease_s, "engine_address",
+			  engine, "engine_port", (int)agent->config->engine_port, "payload_limit",
+			  (int)agent->config->payload_limit, "state", state);
+	/* The registry gives it when the registration is recorded, which may be still to come. */
+	if (packet && message->u.grant.generation)
+		json_object_set_new(packet, "generation",
+				    json_integer(message->u.grant.generation));
+	return packet;
 }
 
 static void send_bound(struct agent *agent, struct client *client, uint64_t id,
@@ -192,6 +200,8 @@ void subscriber_on_grant(struct agent *agent, const struct message *message)
 	holder = holders_add(agent->connections, message->id);
 	holder->cookie = made.socket.cookie;
 	holder->port_idx = made.port.idx;
+	memcpy(holder->handle, message->u.grant.scope.handle, sizeof(holder->handle));
+	rest_log_del(agent->rest_log, made.port.idx);
 	hold(client, holder);
 	send_bound(agent, client, message->id, &made);
 	client_send(client, granted(agent, message, &made.port.address, made.port.port, "pending"),
@@ -360,6 +370,17 @@ void subscriber_on_ended(struct agent *agent, const struct message *message)
 	client_end(client);
 }
 
+void subscriber_on_reusable(struct agent *agent, uint64_t id)
+{
+	struct holder *holder = holders_find(agent->connections, id);
+
+	if (ports_reusable(agent->ports, id) || !holder || holder->client)
+		return;
+	/* Held from before a restart, and ended by the engine before it could tell us. */
+	end_holder(agent, holder);
+	ports_reusable(agent->ports, id);
+}
+
 /* ---- after a restart ---- */
 
 void subscriber_on_hold(struct agent *agent, const struct message *message)
@@ -374,6 +395,7 @@ void subscriber_on_hold(struct agent *agent, const struct message *message)
 	memcpy(address.bytes, bound->bytes, sizeof(address.bytes));
 	holder = holders_add(agent->connections, message->id);
 	holder->cookie = message->u.bound.cookie;
+	memcpy(holder->handle, message->u.bound.handle, sizeof(holder->handle));
 	if (!ports_hold(agent->ports, &address, bound->port, message->u.bound.handle, message->id,
 			&port))
 		holder->port_idx = port.idx;

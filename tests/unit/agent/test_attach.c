@@ -242,6 +242,65 @@ Test(attach, scopes_that_nobody_owns_are_swept)
 	json_decref(answer);
 }
 
+Test(attach, ports_rest_on_over_a_restart)
+{
+	int peer = peer_connect(&site), descriptor;
+	uint64_t id = peer_subscribe(&site, peer, "carol", &descriptor);
+	uint16_t port = host_port(descriptor);
+
+	close(descriptor);
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
+	agent_port_reusable(site.agent, id);
+	site_stop(&site);
+	site_start(&site);
+	site_run(&site, 20);
+	cr_assert_eq(site_status(&site).ports_resting, 1);
+	peer = peer_connect(&site);
+	peer_subscribe(&site, peer, "carol", &descriptor);
+	cr_assert_eq(host_port(descriptor), port, "its last user has it back");
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+}
+
+Test(attach, rests_of_another_pool_or_boot_are_forgotten)
+{
+	int peer = peer_connect(&site), descriptor;
+
+	peer_subscribe(&site, peer, "carol", &descriptor);
+	close(descriptor);
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
+	site_stop(&site);
+	struct fan_config *config = &site.host.config;
+	struct fan_address first = config->receiver_address[0];
+
+	config->receiver_address[0] = config->receiver_address[1];
+	config->receiver_address[1] = first;
+	site_start(&site);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+	site_stop(&site);
+	cr_assert_eq(truncate(HOST_DIR "/ports", 7), 0);
+	site_start(&site);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+	site_stop(&site);
+
+	/* All ones: a release in the far future, as of a clock that has begun anew. */
+	host_run("s=$(stat -c %s " HOST_DIR "/ports); head -c 32 " HOST_DIR "/ports >/mnt/p;"
+		 "head -c $((s - 32)) /dev/zero | tr '\\0' '\\377' >>/mnt/p; mv /mnt/p " HOST_DIR
+		 "/ports");
+	site_start(&site);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+}
+
+Test(attach, held_one_whose_address_is_free_has_ended)
+{
+	agent_port_reusable(site.agent, alice);
+	cr_assert_eq(site_status(&site).scopes, 1);
+	cr_assert_eq(site_status(&site).ports_resting, 1);
+	site_run(&site, 1100);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+}
+
 Test(attach, hold_of_an_ending_one_rests_its_port)
 {
 	struct message hold = {.type = MESSAGE_HOLD, .id = 0x999, .end = MESSAGE_END_CLOSED};

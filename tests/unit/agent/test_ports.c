@@ -180,6 +180,29 @@ Test(ports, same_id_twice_is_freed_in_order)
 	ports_destroy(ports);
 }
 
+Test(ports, rests_of_the_last_process_go_on)
+{
+	struct ports *ports = make(1, 0, 2);
+	struct port port;
+	struct fan_address address;
+
+	ports_rest(ports, 0, alice, 100);
+	ports_rest(ports, 1, bob, 200);
+	cr_assert_eq(ports_take(ports, 4, alice, 1, 300, &port), 0);
+	cr_assert_eq(port.idx, 0);
+	cr_assert_eq(ports_take(ports, 4, alice, 2, 300, &port), -ENOSPC);
+	/* One that was released, but may still be sent to: the engine holds it. */
+	cr_assert_eq(fan_address_parse(&address, "192.0.2.1"), 0);
+	cr_assert_eq(ports_hold(ports, &address, 24501, bob, 3, &port), 0);
+	ports_release(ports, port.idx, true, 300);
+	cr_assert_eq(ports_take(ports, 4, bob, 4, 300 + QUARANTINE, &port), -ENOSPC);
+	cr_assert_eq(ports_hold(ports, &address, 24501, bob, 3, &port), -ENOENT);
+	cr_assert(ports_reusable(ports, 3));
+	cr_assert_not(ports_reusable(ports, 3));
+	cr_assert_eq(ports_take(ports, 4, bob, 4, 300 + QUARANTINE, &port), 0);
+	ports_destroy(ports);
+}
+
 Test(ports, releasing_twice_is_harmless)
 {
 	struct ports *ports = make(1, 0, 2);
