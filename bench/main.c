@@ -108,7 +108,8 @@ static int options_parse(struct core_options *options, int argc, char **argv)
 		{"core", required_argument, NULL, 'c'},
 		{"memory", required_argument, NULL, 'm'},
 		{"region-dir", required_argument, NULL, 'd'},
-		{"json", required_argument, NULL, 'j'}, {"output", required_argument, NULL, \'o\'},
+		{"json", required_argument, NULL, 'j'},
+		{"output", required_argument, NULL, 'o'},
 		{NULL, 0, NULL, 0},
 	};
 	int option, idx = 0;
