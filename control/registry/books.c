@@ -206,7 +206,8 @@ int books_init(struct registry *r)
 	    !stack_init(&r->free_groups, root->group_cnt, false) ||
 	    !stack_init(&r->free_overflow, root->overflow_cnt, false) ||
 	    !stack_init(&r->free_sessions, root->session_cnt, false) ||
-	    !stack_init(&r->freed, root->connection_cnt, false))
+	    !stack_init(&r->freed, root->connection_cnt, false) ||
+	    !stack_init(&r->leaving, root->connection_cnt, false))
 		return -ENOMEM;
 	if (block_pool_init(&r->blocks, root->endpoint_cnt) < 0 ||
 	    index_init(&r->ids, root->connection_cnt, r, same_id) < 0 ||
@@ -219,7 +220,7 @@ void books_fini(struct registry *r)
 {
 	struct stack *stacks[] = {&r->free_users,  &r->free_memberships, &r->free_connections,
 				  &r->free_groups, &r->free_overflow,	 &r->free_sessions,
-				  &r->freed};
+				  &r->freed,	   &r->leaving};
 
 	for (unsigned i = 0; i < sizeof(stacks) / sizeof(stacks[0]); i++)
 		free(stacks[i]->items);

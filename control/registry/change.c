@@ -243,13 +243,6 @@ static int activation_check(struct registry *r, uint64_t id, const uint64_t *cha
 	return 0;
 }
 
-static int intent_clear(struct registry *r)
-{
-	if (!r->intent_open)
-		return 0;
-	return registry_no_space(r, "a change from before the restart is being finished", NULL);
-}
-
 int registry_connection_activate(struct registry *r, uint64_t id,
 				 const struct registry_user_keys *keys, const uint64_t *channels,
 				 unsigned channel_cnt)
@@ -258,8 +251,6 @@ int registry_connection_activate(struct registry *r, uint64_t id,
 	uint32_t connection;
 	int rc = activation_check(r, id, channels, channel_cnt, &connection);
 
-	if (rc == 0)
-		rc = intent_clear(r);
 	if (rc == 0)
 		rc = activation_plan(r, connection, keys, channels, channel_cnt);
 	if (rc < 0)
@@ -343,7 +334,6 @@ void leave_run(struct registry *r, uint32_t connection)
 		leave(r, &r->plan[i], connection);
 }
 
-/* The last store of its deletion: an ENDING connection is in no group. */
 void connection_end(struct registry *r, uint32_t connection)
 {
 	uint8_t state = r->connections[connection].state;
@@ -358,14 +348,45 @@ void connection_end(struct registry *r, uint32_t connection)
 	else
 		r->counts.connections_active--;
 	r->counts.connections_ending++;
-	retire(r, RETIRED_CONNECTION, connection, 1);
+}
+
+/*
+ * A deletion is never refused: whoever asks for it has let go of the connection. Where memory for a
+ * copy is lacking, its state alone is the record of what is still to be done, also for the sweep.
+ */
+void connection_leave_later(struct registry *r, uint32_t connection)
+{
+	stack_push(&r->leaving, connection);
+}
+
+static void deletion_args(const struct registry *r, uint32_t connection, struct intent_args *args)
+{
+	args->connection = r->connections[connection].id;
+	args->generation = r->connections[connection].generation;
+	memcpy(args->handle, r->connections[connection].handle, 16);
+}
+
+void leaving_finish(struct registry *r)
+{
+	while (r->leaving.cnt) {
+		uint32_t connection = r->leaving.items[r->leaving.cnt - 1];
+		struct intent_args args = {0};
+
+		if (leave_plan(r, connection) < 0)
+			return;
+		deletion_args(r, connection, &args);
+		intent_begin(r, INTENT_DEL, &args);
+		leave_run(r, connection);
+		intent_end(r);
+		retire(r, RETIRED_CONNECTION, connection, 1);
+		stack_pop(&r->leaving);
+	}
 }
 
 int registry_connection_del(struct registry *r, uint64_t id, uint32_t generation)
 {
 	uint32_t connection = connection_find(r, id);
-	struct intent_args args = {.connection = id, .generation = generation};
-	int rc;
+	struct intent_args args = {0};
 
 	if (connection == NONE)
 		return registry_fail(r, -ENOENT, "no such connection");
@@ -374,16 +395,17 @@ int registry_connection_del(struct registry *r, uint64_t id, uint32_t generation
 				     r->connections[connection].generation, generation);
 	if (r->connections[connection].state == FAN_CONNECTION_ENDING)
 		return registry_fail(r, -EALREADY, "the connection is ending already");
-	rc = intent_clear(r);
-	if (rc == 0)
-		rc = leave_plan(r, connection);
-	if (rc < 0)
-		return rc;
-	memcpy(args.handle, r->connections[connection].handle, 16);
+	if (leave_plan(r, connection) < 0) {
+		connection_end(r, connection);
+		connection_leave_later(r, connection);
+		return 0;
+	}
+	deletion_args(r, connection, &args);
 	intent_begin(r, INTENT_DEL, &args);
 	leave_run(r, connection);
 	connection_end(r, connection);
 	intent_end(r);
+	retire(r, RETIRED_CONNECTION, connection, 1);
 	return 0;
 }
 
@@ -407,17 +429,20 @@ void revoke_run(struct registry *r, const uint8_t handle[16])
 	/* The user's record goes with its last group or connection: looked up each time. */
 	while ((user = user_find(r, handle)) != NONE && r->users[user].groups != NONE)
 		revoke_group(r, r->users[user].groups);
-	while ((user = user_find(r, handle)) != NONE && r->users[user].connections != NONE)
-		connection_end(r, r->users[user].connections);
+	while ((user = user_find(r, handle)) != NONE && r->users[user].connections != NONE) {
+		uint32_t connection = r->users[user].connections;
+
+		connection_end(r, connection);
+		retire(r, RETIRED_CONNECTION, connection, 1);
+	}
 }
 
 int registry_user_revoke(struct registry *r, const uint8_t handle[16])
 {
 	struct intent_args args = {0};
-	int rc = intent_clear(r);
 
-	if (rc < 0 || user_find(r, handle) == NONE)
-		return rc;
+	if (user_find(r, handle) == NONE)
+		return 0;
 	memcpy(args.handle, handle, 16);
 	intent_begin(r, INTENT_REVOKE, &args);
 	revoke_run(r, handle);

@@ -82,20 +82,20 @@ static int undo_activate(struct registry *r, const struct intent_args *args)
 	return 0;
 }
 
+/*
+ * Forward: ENDING first, after which the connection leaves its groups like any that has to wait for
+ * memory. One that is ENDING already was found by the sweep, whether it still is in groups or not.
+ */
 static int redo_del(struct registry *r, const struct intent_args *args)
 {
 	uint32_t connection = subject(r, args);
-	int rc;
 
 	if (connection == NONE)
 		return corrupt(r, "deletes a connection that is not there");
 	if (r->connections[connection].state == FAN_CONNECTION_ENDING)
-		return 0; /* it was complete */
-	rc = leave_plan(r, connection);
-	if (rc < 0)
-		return rc;
-	leave_run(r, connection);
+		return 0;
 	connection_end(r, connection);
+	connection_leave_later(r, connection);
 	return 0;
 }
 

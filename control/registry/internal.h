@@ -139,8 +139,9 @@ struct registry {
 
 	/* Reclamation. */
 	struct retirement retirement;
-	bool resting;	    /* after a takeover: what is free may not be taken yet */
-	struct stack freed; /* connections past their grace period, to be told at housekeeping */
+	bool resting;	      /* after a takeover: what is free may not be taken yet */
+	struct stack leaving; /* ENDING, and in groups until there is memory to copy their blocks */
+	struct stack freed;   /* connections past their grace period, to be told at housekeeping */
 	registry_on_free on_free;
 	void *on_free_arg;
 
@@ -153,7 +154,6 @@ struct registry {
 	unsigned report_worker; /* to look at first, for fairness */
 
 	uint64_t now_ns;
-	bool intent_open; /* one from before the restart, which waits for memory */
 	struct plan plan[MEMBERSHIPS_MAX];
 	unsigned plan_cnt;
 	uint64_t random[32];
@@ -226,8 +226,12 @@ void group_linger_expire(struct registry *r);
 int leave_plan(struct registry *r, uint32_t connection);
 void leave_run(struct registry *r, uint32_t connection);
 void revoke_run(struct registry *r, const uint8_t handle[16]);
-/* ACTIVE or PENDING, in no group -> ENDING; out of the user's list; waits for its grace period. */
+/* ACTIVE or PENDING -> ENDING, and out of the user's list. */
 void connection_end(struct registry *r, uint32_t connection);
+/* ENDING already: out of its groups at the next housekeeping that has memory for it. */
+void connection_leave_later(struct registry *r, uint32_t connection);
+/* Finishes such deletions as far as there is memory. */
+void leaving_finish(struct registry *r);
 
 /* ---- connection.c ---- */
 void connection_drop(struct registry *r, uint32_t connection);
@@ -247,10 +251,7 @@ _Static_assert(sizeof(struct intent_args) <= sizeof(((struct fan_intent *)0)->ar
 	       "an intent's arguments fit");
 void intent_begin(struct registry *r, enum intent_op op, const struct intent_args *args);
 void intent_end(struct registry *r);
-/*
- * Finishes (deletion, revocation) or undoes (activation) the change in progress. 0; -ENOSPC: it
- * waits for memory and is tried again at housekeeping; -EPROTO: it makes no sense.
- */
+/* Finishes (deletion, revocation) or undoes (activation) the change in progress. -EPROTO. */
 int intent_redo(struct registry *r);
 
 /* ---- retire.c ---- */

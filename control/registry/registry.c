@@ -52,8 +52,8 @@ static int refuse_connection(struct registry *r, uint32_t idx, const char *what)
 }
 
 /*
- * No activation is in progress any more: who is PENDING stands in no group, and is dropped; who is
- * ACTIVE stands in some, unless its deletion is still to be finished.
+ * No change is in progress any more: who is PENDING stands in no group, and is dropped; who is
+ * ACTIVE stands in some.
  */
 static int settle_connections(struct registry *r)
 {
@@ -61,7 +61,7 @@ static int settle_connections(struct registry *r)
 		uint8_t state = r->connections[i].state;
 		bool member = r->connection_books[i].memberships != NONE;
 
-		if (state == FAN_CONNECTION_ACTIVE && !member && !r->intent_open)
+		if (state == FAN_CONNECTION_ACTIVE && !member)
 			return refuse_connection(r, i, "is active and in no group");
 		if (state == FAN_CONNECTION_PENDING && member)
 			return refuse_connection(r, i, "is pending and in a group");
@@ -84,9 +84,9 @@ static int take_over(struct registry *r)
 	retire_takeover(r);
 	retire_poll(r);
 	rc = intent_redo(r);
-	r->intent_open = rc == -ENOSPC;
-	if (rc < 0 && rc != -ENOSPC)
+	if (rc < 0)
 		return rc;
+	leaving_finish(r);
 	return settle_connections(r);
 }
 
@@ -160,8 +160,7 @@ void registry_housekeeping(struct registry *r, uint64_t now_ns)
 	fan_region_close(&r->stale_region);
 	dataplane_refresh(r, false);
 	retire_poll(r);
-	if (r->intent_open)
-		r->intent_open = intent_redo(r) == -ENOSPC;
+	leaving_finish(r);
 	group_linger_expire(r);
 	retire_poll(r);
 	retire_tell(r);

@@ -72,9 +72,10 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
 				 unsigned channel_cnt);
 
 /*
- * Takes it out of every group (one intent). `generation` must match or it is -ESTALE and nothing
- * changes. The record is ENDING until its grace period is over, then on_connection_free is called
- * (its port may be reused from then on) and the record is free.
+ * Takes it out of every group (one intent; where memory for that is lacking, at the first
+ * housekeeping that has it: never refused for that). `generation` must match or it is -ESTALE and
+ * nothing changes. The record is ENDING until its grace period is over, then on_connection_free is
+ * called (its port may be reused from then on) and the record is free.
  */
 int registry_connection_del(struct registry *registry, uint64_t id, uint32_t generation);
 typedef void (*registry_on_free)(void *arg, uint64_t connection);

@@ -242,7 +242,5 @@ int registry_no_space(struct registry *r, const char *what, const char *limit)
 			"%s: reclamation is waiting for worker %u, stalled for %.1f s; "
 			"try again, and see to the dataplane if it stays so",
 			what, worker, (double)(r->now_ns - oldest->since_ns) / 1e9);
-	if (!limit)
-		return registry_fail(r, -ENOSPC, "%s; try again", what);
 	return registry_fail(r, -ENOSPC, "%s full: raise %s", what, limit);
 }

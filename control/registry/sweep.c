@@ -52,7 +52,6 @@ static int sweep_connection(struct registry *r, uint32_t idx)
 	ids_add(r, idx);
 	if (state == FAN_CONNECTION_ENDING) {
 		r->counts.connections_ending++;
-		retire(r, RETIRED_CONNECTION, idx, 1);
 		return 0;
 	}
 	user_link_connection(r, idx);
@@ -86,8 +85,6 @@ static int sweep_endpoint(struct registry *r, uint32_t group, uint32_t idx)
 	c = &r->connections[connection];
 	if (memcmp(e->handle, g->handle, 16) != 0 || memcmp(c->handle, g->handle, 16) != 0)
 		return corrupt(r, "an endpoint is of another user than its group", idx);
-	if (c->state == FAN_CONNECTION_ENDING)
-		return corrupt(r, "an endpoint is of a connection that has ended", idx);
 	if (e->generation != c->generation || e->nexthop != c->nexthop || e->port != c->port ||
 	    e->family != c->family || memcmp(e->address, c->address, 16) != 0)
 		return corrupt(r, "an endpoint differs from its connection", idx);
@@ -183,6 +180,19 @@ static int sweep_chain(struct registry *r, uint32_t first, struct seen *seen)
 	return rc;
 }
 
+/* Who is ENDING has left its groups, and rests; or had to wait for memory, and still does. */
+static void sweep_ending(struct registry *r)
+{
+	for (uint32_t i = 0; i < r->root->connection_cnt; i++) {
+		if (r->connections[i].state != FAN_CONNECTION_ENDING)
+			continue;
+		if (r->connection_books[i].memberships == NONE)
+			retire(r, RETIRED_CONNECTION, i, 1);
+		else
+			connection_leave_later(r, i);
+	}
+}
+
 /* ---- sessions and next hops ---- */
 
 static int sweep_sessions(struct registry *r)
@@ -267,6 +277,7 @@ static int sweep_table(struct registry *r, struct seen *seen)
 		rc = sweep_chain(r, i, seen);
 	if (rc == 0) {
 		collect_free(r, seen);
+		sweep_ending(r);
 		tidy_buckets(r);
 	}
 	return rc;

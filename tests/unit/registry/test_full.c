@@ -120,6 +120,7 @@ Test(full, a_full_table_can_be_emptied)
 	}
 	for (unsigned i = 0; i < 8; i++) { /* from the middle of the blocks first */
 		disconnect(&f, ids[(i + 4) % 8]);
+		cr_assert_eq(f.r->leaving.cnt, 0, "the reserve did not do");
 		keep(&f, 1);
 		table_check(&f);
 	}

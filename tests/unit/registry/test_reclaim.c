@@ -204,6 +204,60 @@ Test(reclaim, a_stalled_worker_is_named_when_memory_runs_out)
 	drain_and_check(&f);
 }
 
+/* A deletion is not refused for want of memory: it is done when there is some, and told then. */
+Test(reclaim, a_deletion_waits_for_memory_instead_of_failing)
+{
+	uint64_t ids[3], other;
+
+	for (unsigned i = 0; i < 3; i++)
+		ids[i] = connect_user(&f, 1, NULL, 0, NULL);
+	start_workers();
+	fixture_close(&f);
+	fixture_open(&f); /* nothing may be taken: the workers have not passed */
+	disconnect(&f, ids[1]);
+	cr_assert_eq(registry_connection(f.r, ids[1])->state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(counts_of(&f).connections_active, 2);
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 3, "in place until it can be copied");
+	table_check(&f);
+	fixture_close(&f);
+	fixture_open(&f); /* a restart does not forget it */
+	keep(&f, 1);
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 3);
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	keep(&f, 1);
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 2);
+	cr_assert(is_ending(ids[1]), "from here on its grace period counts");
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	keep(&f, 1);
+	cr_assert_not(is_ending(ids[1]));
+	other = connect_user(&f, 2, NULL, 0, NULL);
+	disconnect(&f, other);
+	drain_and_check(&f);
+}
+
+Test(reclaim, revocation_takes_those_who_wait_for_memory_along)
+{
+	uint64_t ids[3];
+	uint8_t handle[16];
+
+	for (unsigned i = 0; i < 3; i++)
+		ids[i] = connect_user(&f, 1, NULL, 0, NULL);
+	start_workers();
+	fixture_close(&f);
+	fixture_open(&f);
+	disconnect(&f, ids[1]);
+	user_handle(handle, 1);
+	cr_assert_eq(registry_user_revoke(f.r, handle), 0);
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), -1);
+	keep(&f, 1);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert(is_ending(ids[i]));
+	table_check(&f);
+	drain_and_check(&f);
+}
+
 /* ---- takeover ---- */
 
 /* A restarted fanwired does not know what was unlinked last: all that is free rests. */
