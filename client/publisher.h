@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A publisher session inside: its events, cut into datagrams, and the window of datagrams that are
- * not yet answered. publisher.c has the session and the events, window.c the datagrams.
+ * not yet answered. session.c has the session, publisher.c the events, window.c the datagrams.
  *
  * The engine accepts strictly in the order of publisher sequences, so the window is resent from its
  * gap; what was accepted but whose result went astray is asked for alone. One thread at a time.
@@ -103,6 +103,19 @@ void window_expire(struct fan_publisher *publisher, uint64_t now_ns);
 /* When window_expire() is due next. */
 uint64_t window_deadline(const struct fan_publisher *publisher);
 
-/* publisher.c: the result of one datagram of an event. */
+/* Forgets all datagrams: the session has ended. */
+void window_forget(struct fan_publisher *publisher);
+
+/* session.c */
+/* Everything that is due: acknowledgements, the client socket, retransmission, sending. 0 or -EIO.
+ */
+int session_service(struct fan_publisher *publisher);
+/* Nothing can be published any more; events in flight finish with -EPIPE. */
+void session_end(struct fan_publisher *publisher, const char *why);
+
+/* publisher.c */
+/* Every event in flight finishes with `status`. */
+void publisher_fail(struct fan_publisher *publisher, int status);
+/* The result of one datagram of an event. */
 void publisher_resolve(struct fan_publisher *publisher, int64_t ticket, bool last_fragment,
 		       const struct fan_result *result);

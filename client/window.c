@@ -42,6 +42,12 @@ void window_fini(struct fan_publisher *p)
 	p->packets = NULL;
 }
 
+void window_forget(struct fan_publisher *p)
+{
+	p->base = p->send_from = p->next;
+	p->in_flight_cnt = 0;
+}
+
 /* Seals the next fragment of the event that is being cut into the next slot. */
 static int cut_one(struct fan_publisher *p)
 {
