@@ -108,7 +108,7 @@ enum fan_connection_state {
 	FAN_CONNECTION_FREE = 0,
 	FAN_CONNECTION_PENDING = 1, /* challenged; in no group; forgotten by a restart */
 	FAN_CONNECTION_ACTIVE = 2,
-	FAN_CONNECTION_ENDING = 3, /* out of every group, waiting for its grace period */
+	FAN_CONNECTION_ENDING = 3, /* leaves its groups, then waits for its grace period */
 };
 struct fan_connection {
 	uint64_t id;
