@@ -10,9 +10,10 @@
 
 #include "common/log.h"
 
-#define POLL_MS	  100
-#define ALIGNMENT 4096u
-#define SUBJECT	  "regions"
+#define POLL_MS	     100
+#define LOCK_WAIT_MS 3000
+#define ALIGNMENT    4096u
+#define SUBJECT	     "regions"
 
 static void path_make(char path[2 * FAN_PATH_MAX], const struct plane *plane, const char *file)
 {
@@ -142,12 +143,25 @@ static bool state_fits(const struct plane *plane, const struct layout *l)
 	       state->session_cnt == l->session_cnt && plane->state_region.size >= l->size;
 }
 
+/* A predecessor that was killed a moment ago holds its lock until the kernel has taken it apart. */
+static int state_lock(struct plane *plane, const char *path, char why[256])
+{
+	int err;
+
+	for (unsigned waited_ms = 0;; waited_ms += POLL_MS) {
+		err = fan_region_open_writer(&plane->state_region, path, FAN_REGION_MAGIC_STATE,
+					     sizeof(struct fan_state), why);
+		if (err != -EBUSY || waited_ms >= LOCK_WAIT_MS)
+			return err;
+		usleep(POLL_MS * 1000);
+	}
+}
+
 /* 1: there is none to take over (any more), make a new one. */
 static int state_take_over(struct plane *plane, const char *path, const struct layout *l)
 {
 	char why[256];
-	int err = fan_region_open_writer(&plane->state_region, path, FAN_REGION_MAGIC_STATE,
-					 sizeof(struct fan_state), why);
+	int err = state_lock(plane, path, why);
 
 	if (err == -ENOENT)
 		return 1;

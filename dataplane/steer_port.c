@@ -16,9 +16,11 @@
 #include "bpf/scope.h"
 #include "common/log.h"
 
-#define SUBJECT	 "steer"
-#define PROGRAM	 "fanwire_steer"
-#define MAPS_MAX 16
+#define SUBJECT	     "steer"
+#define PROGRAM	     "fanwire_steer"
+#define MAPS_MAX     16
+#define LOCK_TRIES   20
+#define LOCK_WAIT_US 100000
 
 /* Value of `key` in a device's arguments, into out. */
 static bool argument_get(const char *port, const char *key, char *out, size_t out_len)
@@ -78,9 +80,14 @@ static int interface_lock(struct steer_port *steer)
 	steer->lock_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (steer->lock_fd < 0)
 		return -errno;
-	if (bind(steer->lock_fd, (const struct sockaddr *)&name,
-		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) == 0)
-		return 0;
+	/* Again for a while: one that was killed a moment ago is still being taken apart. */
+	for (unsigned i = 0; i < LOCK_TRIES; i++) {
+		if (bind(steer->lock_fd, (const struct sockaddr *)&name,
+			 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) ==
+		    0)
+			return 0;
+		usleep(LOCK_WAIT_US);
+	}
 	fan_log(FAN_LOG_ERROR, SUBJECT, "another fanwire-dataplane uses interface %s",
 		steer->interface);
 	return -EADDRINUSE;
