@@ -58,8 +58,9 @@ static void workers_look(const struct http_call *call, unsigned *cnt, double *ag
 	*age = 0;
 	for (*cnt = 0; (worker = engine_worker(call->engine, *cnt)); (*cnt)++) {
 		uint64_t beat = __atomic_load_n(&worker->heartbeat_ns, __ATOMIC_RELAXED);
-		double seconds =
-			beat && call->now.mono_ns > beat ? (double)(call->now.mono_ns - beat) / 1e9 : 0;
+		double seconds = beat && call->now.mono_ns > beat
+					 ? (double)(call->now.mono_ns - beat) / 1e9
+					 : 0;
 
 		*age = seconds > *age ? seconds : *age;
 		loops += __atomic_load_n(&worker->loops, __ATOMIC_RELAXED);

@@ -75,7 +75,7 @@ static int ask(struct nexthops *n, struct nlmsghdr *request, mnl_cb_t on_answer,
 		if (len < 0)
 			return -errno;
 		rc = mnl_cb_run(buffer, (size_t)len, n->sequence, portid, on_answer, arg);
-		if (rc < 0 && errno == ESRCH) { /* an answer to an older question: read on */
+		if (rc < 0 && errno == EPROTO) { /* an answer to an older question: read on */
 			rc = MNL_CB_OK;
 			continue;
 		}
@@ -120,8 +120,7 @@ static int on_route(const struct nlmsghdr *message, void *arg)
 	return MNL_CB_OK;
 }
 
-static int route_get(struct nexthops *n, const struct message_address *address, uint32_t ifindex,
-		     struct route *route)
+static int route_get(struct nexthops *n, const struct message_address *address, struct route *route)
 {
 	char buffer[256];
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
@@ -133,7 +132,6 @@ static int route_get(struct nexthops *n, const struct message_address *address, 
 	rtm->rtm_family = address->family == 4 ? AF_INET : AF_INET6;
 	rtm->rtm_dst_len = (uint8_t)(8 * len);
 	mnl_attr_put(request, RTA_DST, len, address_bytes(address->bytes, address->family));
-	mnl_attr_put_u32(request, RTA_OIF, ifindex);
 	memset(route, 0, sizeof(*route));
 	memcpy(route->gateway, address->bytes, 16);
 	return ask(n, request, on_route, route);
@@ -190,19 +188,6 @@ static int neighbour_trigger(struct nexthops *n, const struct fan_nexthop *hop, 
 	return ask(n, request, on_ack, NULL);
 }
 
-static void neighbour_want(struct nexthops *n, const struct fan_nexthop *hop)
-{
-	int err = n->managed_refused ? -EINVAL : neighbour_trigger(n, hop, true);
-
-	if (err == -EINVAL || err == -EOPNOTSUPP) {
-		n->managed_refused = true; /* before Linux 5.16: asked anew each REFRESH_S */
-		err = neighbour_trigger(n, hop, false);
-	}
-	if (err)
-		fan_log(FAN_LOG_WARNING, "nexthop", "the kernel will not resolve a neighbour: %s",
-			strerror(-err));
-}
-
 static void neighbour_take(struct nexthops *n, const struct ndmsg *ndm, const uint8_t address[16],
 			   const uint8_t *mac)
 {
@@ -242,6 +227,54 @@ static int on_neighbour(const struct nlmsghdr *message, void *arg)
 	if (found)
 		neighbour_take(arg, ndm, address, mac);
 	return MNL_CB_OK;
+}
+
+struct known {
+	struct nexthops *nexthops;
+	uint16_t state;
+};
+
+static int on_known_neighbour(const struct nlmsghdr *message, void *arg)
+{
+	struct known *known = arg;
+
+	known->state = ((const struct ndmsg *)mnl_nlmsg_get_payload(message))->ndm_state;
+	return on_neighbour(message, known->nexthops);
+}
+
+/* Takes the MAC that the kernel knows already, and returns its state of the neighbour. */
+static uint16_t neighbour_look(struct nexthops *n, const struct fan_nexthop *hop)
+{
+	char buffer[256];
+	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+	struct ndmsg *ndm = mnl_nlmsg_put_extra_header(request, sizeof(*ndm));
+	struct known known = {.nexthops = n};
+
+	request->nlmsg_type = RTM_GETNEIGH;
+	request->nlmsg_flags = NLM_F_REQUEST;
+	ndm->ndm_family = hop->family == 4 ? AF_INET : AF_INET6;
+	ndm->ndm_ifindex = (int)hop->ifindex;
+	mnl_attr_put(request, NDA_DST, address_len(hop->family),
+		     address_bytes(hop->address, hop->family));
+	return ask(n, request, on_known_neighbour, &known) ? NUD_NONE : known.state;
+}
+
+static void neighbour_want(struct nexthops *n, const struct fan_nexthop *hop)
+{
+	int err;
+
+	/* asking for it would turn an administrator's permanent entry into an ordinary one */
+	if (neighbour_look(n, hop) & (NUD_PERMANENT | NUD_NOARP))
+		return;
+	err = n->managed_refused ? -EINVAL : neighbour_trigger(n, hop, true);
+
+	if (err == -EINVAL || err == -EOPNOTSUPP) {
+		n->managed_refused = true; /* before Linux 5.16: asked anew each REFRESH_S */
+		err = neighbour_trigger(n, hop, false);
+	}
+	if (err)
+		fan_log(FAN_LOG_WARNING, "nexthop", "the kernel will not resolve a neighbour: %s",
+			strerror(-err));
 }
 
 static int neighbours_dump(struct nexthops *n)
@@ -404,7 +437,7 @@ static int get_routed(struct nexthops *n, const struct message_address *address,
 	uint32_t ifindex = if_nametoindex(n->config->interface), mtu;
 	struct route route;
 	char text[46];
-	int err = ifindex ? route_get(n, address, ifindex, &route) : -ENODEV;
+	int err = ifindex ? route_get(n, address, &route) : -ENODEV;
 
 	if (!err && (route.type != RTN_UNICAST || route.ifindex != ifindex))
 		err = -ENETUNREACH;
@@ -419,10 +452,8 @@ static int get_routed(struct nexthops *n, const struct message_address *address,
 	mtu = route.mtu ? route.mtu : link_mtu(n, ifindex);
 	err = registry_nexthop_get(n->registry, address->family, route.gateway, ifindex,
 				   source->bytes, (uint16_t)(mtu > 65535 ? 65535 : mtu), idx);
-	if (!err && !nexthops_resolved(n, *idx)) {
+	if (!err && !nexthops_resolved(n, *idx))
 		neighbour_want(n, &registry_table(n->registry)->nexthops[*idx]);
-		neighbours_dump(n); /* it may have been known before we asked */
-	}
 	return err;
 }
 

@@ -256,7 +256,7 @@ static void end_due(struct registrations *all, struct registration *r, struct mo
 	case REGISTRATION_ACTIVE:
 		break;
 	}
-	if (!r->attached && now.mono_ns < r->end_ns)
+	if (!r->attached)
 		registrations_end(all, r, MESSAGE_END_ABSENT, AUDIT_NO_UID,
 				  "the subscriber did not come back after fanwired's restart");
 	else if (r->token_expiry_s <= now.unix_s)
@@ -372,7 +372,7 @@ static int take_up(struct registrations *all, const struct fan_connection *c, st
 	if (!r)
 		return -ENOMEM;
 	if (end_ns < reattach_ns)
-		end_ns = reattach_ns + ENGINE_NS_PER_S; /* absent first, if it is */
+		end_ns = reattach_ns;
 	*r = (struct registration){.phase = REGISTRATION_ACTIVE,
 				   .due_ns = reattach_ns,
 				   .end_ns = end_ns,

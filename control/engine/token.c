@@ -68,13 +68,19 @@ static json_t *payload_parse(const char *text)
 	uint8_t json[MESSAGE_TOKEN_MAX];
 	const char *first = strchr(text, '.');
 	const char *second = first ? strchr(first + 1, '.') : NULL;
+	json_t *payload;
 	size_t len;
 
 	if (!second ||
 	    sodium_base642bin(json, sizeof(json), first + 1, (size_t)(second - first - 1), NULL,
 			      &len, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING))
 		return NULL;
-	return json_loadb((const char *)json, len, JSON_REJECT_DUPLICATES, NULL);
+	payload = json_loadb((const char *)json, len, JSON_REJECT_DUPLICATES, NULL);
+	if (!json_is_object(payload)) {
+		json_decref(payload);
+		return NULL;
+	}
+	return payload;
 }
 
 /* True where libjwt accepts the signature and the header says HS256 and nothing else. */

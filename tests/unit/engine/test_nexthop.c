@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Next hops against the real kernel, in a network namespace of the test's own. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/engine/nexthop.h"
+#include "control/registry/registry.h"
+#include "tests/unit/engine/fixture.h"
+
+static struct fixture f;
+static struct nexthops *hops;
+
+static void run(const char *command)
+{
+	cr_assert_eq(system(command), 0, "%s", command);
+}
+
+static void setup(void)
+{
+	char why[1024];
+
+	cr_assert_eq(unshare(CLONE_NEWNET), 0);
+	run("ip link add hop0 type veth peer name hop1 && ip link set hop0 up && "
+	    "ip link set hop1 up && ip addr add 198.18.0.1/24 dev hop0 && "
+	    "ip route add 198.18.9.0/24 via 198.18.0.9 mtu 1300 && "
+	    "ip link add away0 type veth peer name away1 && ip link set away0 up && "
+	    "ip addr add 203.0.113.1/24 dev away0");
+	fixture_init(&f);
+	strcpy(f.config.interface, "hop0");
+	cr_assert_eq(registry_open(&f.engine.registry, &f.config, why), 0, "%s", why);
+	cr_assert_eq(nexthops_open(&hops, f.base, f.engine.registry, &f.config, why), 0, "%s", why);
+}
+
+static void teardown(void)
+{
+	nexthops_close(hops);
+	registry_close(f.engine.registry);
+	fixture_fini(&f);
+}
+
+TestSuite(nexthop, .init = setup, .fini = teardown);
+
+static int get(const char *text, uint32_t *idx)
+{
+	struct message_address address = {0};
+	struct fan_address parsed;
+	char why[MESSAGE_REASON_MAX];
+	int err;
+
+	cr_assert_eq(fan_address_parse(&parsed, text), 0);
+	memcpy(address.bytes, parsed.bytes, 16);
+	address.family = parsed.family;
+	err = nexthops_get(hops, &address, idx, why);
+	if (err)
+		cr_assert_gt(strlen(why), 20);
+	return err;
+}
+
+static bool becomes(uint32_t idx, bool resolved)
+{
+	for (unsigned i = 0; i < 200 && nexthops_resolved(hops, idx) != resolved; i++) {
+		event_base_loop(f.base, EVLOOP_NONBLOCK);
+		usleep(10000);
+	}
+	return nexthops_resolved(hops, idx) == resolved;
+}
+
+static const struct fan_nexthop *hop(uint32_t idx)
+{
+	return &registry_table(f.engine.registry)->nexthops[idx];
+}
+
+Test(nexthop, a_neighbour_on_the_link_follows_the_kernel)
+{
+	uint32_t idx, again;
+
+	cr_assert_eq(get("198.18.0.2", &idx), 0);
+	cr_assert_not(nexthops_resolved(hops, idx));
+	cr_assert_eq(hop(idx)->mtu, 1500);
+	run("ip neigh replace 198.18.0.2 lladdr 02:00:00:00:00:05 dev hop0 nud permanent");
+	cr_assert(becomes(idx, true));
+	cr_assert_eq(hop(idx)->mac & ~FAN_NEXTHOP_RESOLVED, UINT64_C(0x050000000002));
+	run("ip neigh replace 198.18.0.2 lladdr 02:00:00:00:00:06 dev hop0 nud permanent");
+	for (unsigned i = 0; i < 200 && (hop(idx)->mac >> 40 & 0xff) != 6; i++) {
+		event_base_loop(f.base, EVLOOP_NONBLOCK);
+		usleep(10000);
+	}
+	cr_assert_eq(hop(idx)->mac >> 40 & 0xff, 6);
+	cr_assert_eq(get("198.18.0.2", &again), 0);
+	cr_assert_eq(again, idx);
+	run("ip neigh del 198.18.0.2 dev hop0");
+	cr_assert(becomes(idx, false));
+}
+
+Test(nexthop, one_that_the_kernel_knew_before_is_resolved_at_once)
+{
+	uint32_t idx;
+
+	run("ip neigh add 198.18.0.3 lladdr 02:00:00:00:00:03 dev hop0 nud permanent");
+	cr_assert_eq(get("198.18.0.3", &idx), 0);
+	cr_assert(nexthops_resolved(hops, idx));
+}
+
+Test(nexthop, behind_a_gateway_it_is_the_gateway_with_the_routes_mtu)
+{
+	uint32_t one, two;
+	struct fan_address gateway;
+
+	cr_assert_eq(get("198.18.9.1", &one), 0);
+	cr_assert_eq(get("198.18.9.2", &two), 0);
+	cr_assert_eq(one, two);
+	fan_address_parse(&gateway, "198.18.0.9");
+	cr_assert_eq(memcmp(hop(one)->address, gateway.bytes, 16), 0);
+	cr_assert_eq(hop(one)->mtu, 1300);
+}
+
+Test(nexthop, what_the_interface_does_not_reach_is_refused)
+{
+	uint32_t idx;
+
+	cr_assert_neq(get("198.18.0.1", &idx), 0, "our own address");
+	cr_assert_neq(get("203.0.113.7", &idx), 0, "by another interface");
+	cr_assert_eq(get("fd00::1", &idx), -EAFNOSUPPORT);
+}
+
+Test(nexthop, a_restart_takes_up_what_changed_meanwhile)
+{
+	char why[1024];
+	uint32_t idx;
+
+	cr_assert_eq(get("198.18.0.2", &idx), 0);
+	nexthops_close(hops);
+	run("ip neigh replace 198.18.0.2 lladdr 02:00:00:00:00:07 dev hop0 nud permanent");
+	cr_assert_eq(nexthops_open(&hops, f.base, f.engine.registry, &f.config, why), 0);
+	cr_assert(nexthops_resolved(hops, idx));
+}

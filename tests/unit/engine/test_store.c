@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "control/engine/store.h"
+#include "tests/unit/engine/fixture.h"
+
+static struct fixture f;
+static char path[128], why[1024];
+
+static void setup(void)
+{
+	fixture_init(&f);
+	snprintf(path, sizeof(path), "%s/fanwire.db", f.dir);
+}
+
+static void teardown(void)
+{
+	fixture_fini(&f);
+}
+
+TestSuite(store, .init = setup, .fini = teardown);
+
+struct outcome {
+	unsigned calls;
+	int status;
+};
+
+static void on_done(void *arg, int status)
+{
+	struct outcome *outcome = arg;
+
+	outcome->calls++;
+	outcome->status = status;
+}
+
+static sqlite3_stmt *prepare(struct store *store)
+{
+	return store_prepare(store, "INSERT INTO publishers (name, salt, secret_hash, created) "
+				    "VALUES (?, ?, x'00', 1)");
+}
+
+static int insert(struct store *store, sqlite3_stmt *stmt, const char *name, int salt_len)
+{
+	sqlite3_bind_text(stmt, 1, name, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_zeroblob(stmt, 2, salt_len);
+	return store_write(store, stmt);
+}
+
+static int count_rows(void)
+{
+	sqlite3_stmt *stmt;
+	sqlite3 *db;
+	int cnt;
+
+	cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+	cr_assert_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM publishers", -1, &stmt, NULL), 0);
+	cr_assert_eq(sqlite3_step(stmt), SQLITE_ROW);
+	cnt = sqlite3_column_int(stmt, 0);
+	sqlite3_finalize(stmt);
+	sqlite3_close(db);
+	return cnt;
+}
+
+Test(store, writes_of_a_turn_share_a_commit)
+{
+	struct outcome outcomes[100] = {0};
+	struct store_counts counts;
+	struct store *store;
+	sqlite3_stmt *stmt;
+	char name[16];
+
+	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	stmt = prepare(store);
+	for (unsigned i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "p%u", i);
+		cr_assert_eq(insert(store, stmt, name, 1), 0);
+		store_on_durable(store, on_done, &outcomes[i]);
+	}
+	cr_assert_eq(outcomes[0].calls, 0, "told before the commit");
+	cr_assert_eq(count_rows(), 0);
+	event_base_loop(f.base, EVLOOP_ONCE);
+	store_counts(store, &counts);
+	cr_assert_eq(counts.commits, 1);
+	cr_assert_eq(count_rows(), 100);
+	for (unsigned i = 0; i < 100; i++)
+		cr_assert(outcomes[i].calls == 1 && outcomes[i].status == 0);
+	store_close(store);
+}
+
+Test(store, what_nobody_waits_for_is_committed_too)
+{
+	struct store *store;
+
+	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(insert(store, prepare(store), "p", 1), 0);
+	event_base_loop(f.base, EVLOOP_ONCE); /* the lazy commit's timer */
+	cr_assert_eq(count_rows(), 1);
+	store_close(store);
+}
+
+Test(store, a_constraint_refuses_one_write_alone)
+{
+	struct outcome outcome = {0};
+	struct store *store;
+	sqlite3_stmt *stmt;
+
+	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	stmt = prepare(store);
+	cr_assert_eq(insert(store, stmt, "p", 1), 0);
+	cr_assert_eq(insert(store, stmt, "p", 1), -EEXIST);
+	store_on_durable(store, on_done, &outcome);
+	store_flush(store);
+	cr_assert(outcome.calls == 1 && outcome.status == 0);
+	cr_assert_eq(count_rows(), 1);
+	store_close(store);
+}
+
+static void tell_and_die(void *arg, int status)
+{
+	char said = status ? 'n' : 'y';
+
+	if (write(*(int *)arg, &said, 1) == 1)
+		kill(getpid(), SIGKILL);
+	_exit(1);
+}
+
+Test(store, what_was_acknowledged_survives_a_kill)
+{
+	int pipes[2], status;
+	char said = 0;
+	pid_t child;
+
+	cr_assert_eq(pipe(pipes), 0);
+	child = fork();
+	if (child == 0) {
+		struct event_base *base = event_base_new();
+		struct store *store;
+
+		if (store_open(&store, base, path, why) || insert(store, prepare(store), "p", 1))
+			_exit(2);
+		store_on_durable(store, tell_and_die, &pipes[1]);
+		event_base_dispatch(base);
+		_exit(3);
+	}
+	close(pipes[1]);
+	cr_assert_eq(read(pipes[0], &said, 1), 1);
+	cr_assert_eq(said, 'y');
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	cr_assert_eq(count_rows(), 1);
+	close(pipes[0]);
+}
+
+static void make_database(void)
+{
+	struct store *store;
+	sqlite3_stmt *stmt;
+	char name[16];
+
+	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	stmt = prepare(store);
+	for (unsigned i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "p%u", i);
+		cr_assert_eq(insert(store, stmt, name, 512), 0);
+	}
+	store_close(store);
+}
+
+static void overwrite(off_t at, const char *bytes, size_t len)
+{
+	int fd = open(path, O_WRONLY);
+
+	cr_assert_eq(pwrite(fd, bytes, len, at), (ssize_t)len);
+	close(fd);
+}
+
+Test(store, a_file_that_is_no_database_is_refused)
+{
+	struct store *store;
+
+	make_database();
+	overwrite(0, "this is no database at all", 26);
+	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "Put back a copy"), "%s", why);
+}
+
+Test(store, a_damaged_database_is_refused)
+{
+	char noise[4096];
+	struct store *store;
+	struct stat st;
+
+	make_database();
+	memset(noise, 0xa5, sizeof(noise));
+	stat(path, &st);
+	for (off_t at = 4096; at < st.st_size; at += 8192)
+		overwrite(at, noise, sizeof(noise));
+	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "damaged"), "%s", why);
+}
+
+Test(store, another_schema_is_refused)
+{
+	struct store *store;
+	sqlite3 *db;
+
+	make_database();
+	sqlite3_open(path, &db);
+	sqlite3_exec(db, "PRAGMA user_version = 2", NULL, NULL, NULL);
+	sqlite3_close(db);
+	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "schema 2"), "%s", why);
+}
+
+Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
+{
+	struct outcome first = {0}, second = {0}, third = {0};
+	struct store_counts counts;
+	struct store *store;
+	sqlite3_stmt *stmt;
+	int err = 0;
+
+	cr_assert_eq(unshare(CLONE_NEWNS), 0);
+	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	cr_assert_eq(mount("none", f.dir, "tmpfs", 0, "size=512k"), 0);
+	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	stmt = prepare(store);
+	cr_assert_eq(insert(store, stmt, "small", 1), 0);
+	store_on_durable(store, on_done, &first);
+	store_flush(store);
+	cr_assert_eq(first.status, 0);
+
+	err = insert(store, stmt, "big", 1 << 20);
+	store_on_durable(store, on_done, &second);
+	store_flush(store);
+	cr_assert(err == -ENOSPC || second.status == -ENOSPC, "%d, %d", err, second.status);
+	store_counts(store, &counts);
+	cr_assert_eq(counts.failures, 1);
+	cr_assert_gt(strlen(store_why(store)), 0);
+
+	cr_assert_eq(insert(store, stmt, "small again", 1), 0);
+	store_on_durable(store, on_done, &third);
+	store_flush(store);
+	cr_assert(third.calls == 1 && third.status == 0);
+	cr_assert_eq(count_rows(), 2);
+	store_close(store);
+	cr_assert_eq(umount(f.dir), 0);
+}

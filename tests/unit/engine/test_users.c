@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control/engine/publishers.h"
+#include "control/engine/store.h"
+#include "control/engine/users.h"
+#include "tests/unit/engine/fixture.h"
+
+static struct fixture f;
+
+static void setup(void)
+{
+	fixture_init(&f);
+	fixture_start(&f);
+}
+
+static void teardown(void)
+{
+	fixture_stop(&f);
+	fixture_fini(&f);
+}
+
+TestSuite(users, .init = setup, .fini = teardown);
+
+static struct user *get(const char *name)
+{
+	struct user *user = NULL;
+
+	cr_assert_eq(users_get(f.engine.users, name, strlen(name), &user), 0);
+	return user;
+}
+
+static void restart(void)
+{
+	fixture_stop(&f);
+	fixture_start(&f);
+}
+
+Test(users, are_durable_only_after_the_commit_and_then_for_good)
+{
+	struct user *user = get("alice");
+
+	cr_assert_not(user->durable);
+	store_flush(f.engine.store);
+	cr_assert(user->durable);
+	cr_assert_eq(get("alice"), user);
+	restart();
+	user = get("alice");
+	cr_assert(user->durable);
+	cr_assert_eq(user->generation, 1);
+}
+
+static void on_revoked(void *arg, struct user *user, int status)
+{
+	cr_assert_eq(status, 0);
+	*(uint32_t *)arg = user->generation;
+}
+
+Test(users, a_revocation_is_durable_before_it_counts)
+{
+	uint32_t first = 0, second = 0;
+	struct user *user = get("alice");
+
+	cr_assert_eq(users_revoke(f.engine.users, user, on_revoked, &first), 0);
+	cr_assert_eq(users_revoke(f.engine.users, user, on_revoked, &second), 0);
+	cr_assert_eq(user->generation, 1);
+	store_flush(f.engine.store);
+	cr_assert_eq(first, 2);
+	cr_assert_eq(second, 3);
+	restart();
+	cr_assert_eq(get("alice")->generation, 3);
+}
+
+Test(users, two_names_with_one_handle_are_refused)
+{
+	struct user *user = get("alice"), *other;
+
+	memcpy(user->name, "alicf", 5); /* as if this name had the handle of "alice" */
+	cr_assert_eq(users_get(f.engine.users, "alice", 5, &other), -EEXIST);
+}
+
+Test(users, idle_ones_make_room_and_revoked_or_connected_ones_stay)
+{
+	char name[16];
+	struct user *user;
+	uint32_t generation;
+
+	get("connected")->connections = 1;
+	cr_assert_eq(users_revoke(f.engine.users, get("revoked"), on_revoked, &generation), 0);
+	for (unsigned i = 0; i < 10 * f.config.max_users; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		get(name);
+		store_flush(f.engine.store);
+		cr_assert_leq(users_count(f.engine.users), f.config.max_users + 1);
+	}
+	cr_assert(get("connected")->durable);
+	cr_assert_eq(get("revoked")->generation, 2);
+	get("connected")->connections = 0;
+
+	for (unsigned i = 0; i < 2 * f.config.max_users; i++) {
+		snprintf(name, sizeof(name), "c%u", i);
+		if (users_get(f.engine.users, name, strlen(name), &user) == -EDQUOT)
+			return;
+		user->connections = 1;
+		store_flush(f.engine.store);
+	}
+	cr_assert_fail("more connected users than max_users");
+}
+
+/* ---- publishers ---- */
+
+Test(users, a_publisher_is_known_by_its_secret_alone)
+{
+	char secret[PUBLISHER_SECRET_LEN + 1], wrong[PUBLISHER_SECRET_LEN + 1];
+	struct publishers *all = f.engine.publishers;
+
+	cr_assert_eq(publishers_add(all, "orders", "alice", 1, secret), 0);
+	cr_assert_null(publishers_check(all, "orders", secret), "counts before it is durable");
+	store_flush(f.engine.store);
+	cr_assert_not_null(publishers_check(all, "orders", secret));
+	strcpy(wrong, secret);
+	wrong[0] = wrong[0] == '0' ? '1' : '0';
+	cr_assert_null(publishers_check(all, "orders", wrong));
+	cr_assert_null(publishers_check(all, "orders", ""));
+	cr_assert_null(publishers_check(all, "nobody", secret));
+	cr_assert_eq(publishers_add(all, "orders", NULL, 1, wrong), -EEXIST);
+	restart();
+	cr_assert_not_null(publishers_check(f.engine.publishers, "orders", secret));
+	cr_assert_str_eq(publishers_find(f.engine.publishers, "orders")->user, "alice");
+}
+
+static void on_removed(void *arg, const struct publisher *publisher, int status)
+{
+	cr_assert_eq(status, 0);
+	*(uint64_t *)arg = publisher->id;
+}
+
+Test(users, a_removed_publisher_is_gone_and_its_number_never_comes_back)
+{
+	char secret[PUBLISHER_SECRET_LEN + 1];
+	struct publishers *all = f.engine.publishers;
+	uint64_t removed = 0;
+
+	cr_assert_eq(publishers_add(all, "orders", NULL, 1, secret), 0);
+	store_flush(f.engine.store);
+	cr_assert_eq(publishers_remove(all, "orders", on_removed, &removed), 0);
+	cr_assert_null(publishers_check(all, "orders", secret));
+	cr_assert_eq(publishers_remove(all, "orders", on_removed, &removed), -ENOENT);
+	store_flush(f.engine.store);
+	cr_assert_neq(removed, 0);
+	cr_assert_null(publishers_find(all, "orders"));
+	restart();
+	cr_assert_eq(publishers_add(f.engine.publishers, "orders", NULL, 1, secret), 0);
+	cr_assert_gt(publishers_find(f.engine.publishers, "orders")->id, removed);
+}
+
+Test(users, the_limit_of_publishers_holds)
+{
+	char secret[PUBLISHER_SECRET_LEN + 1], name[16];
+
+	for (unsigned i = 0; i < f.config.max_publishers; i++) {
+		snprintf(name, sizeof(name), "p%u", i);
+		cr_assert_eq(publishers_add(f.engine.publishers, name, NULL, 1, secret), 0);
+	}
+	cr_assert_eq(publishers_add(f.engine.publishers, "more", NULL, 1, secret), -EDQUOT);
+}
