@@ -205,13 +205,11 @@ Test(subscriber, ended_by_the_engine_is_told_and_cut_from_the_kernel)
 	json_t *event;
 
 	/* Unread requests at the close do not cost the event that went before. */
+	for (unsigned i = 0; i < 20; i++)
+		peer_say(peer, "{\"op\":\"renew\"}", -1);
 	site_end(&site, id, MESSAGE_END_REVOKED);
-	peer_say(peer, "{\"op\":\"renew\"}", -1);
-	event = peer_hear(&site, peer, NULL);
-	if (!json_object_get(event, "event")) {
+	while (event = peer_hear(&site, peer, NULL), event && !json_object_get(event, "event"))
 		json_decref(event);
-		event = peer_hear(&site, peer, NULL);
-	}
 	cr_assert_str_eq(json_text(event, "event"), "ended");
 	cr_assert_str_eq(json_text(event, "reason"), "revoked");
 	cr_assert_str_eq(json_text(event, "message"), "ended by the test");
