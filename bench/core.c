@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <rte_cycles.h>
+#include <rte_eal.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <sodium.h>
@@ -326,6 +327,7 @@ int core_run(const struct core_options *options)
 	struct plane *plane = calloc(1, sizeof(*plane));
 	struct fan_state no_state = {0};
 	bool failed = false;
+	char runtime[256];
 	json_t *report;
 	int status;
 
@@ -345,5 +347,8 @@ int core_run(const struct core_options *options)
 	json_decref(report);
 	port_stop(plane);
 	free(plane);
+	snprintf(runtime, sizeof(runtime), "%s", rte_eal_get_runtime_dir());
+	rte_eal_cleanup();
+	rmdir(runtime); /* EAL leaves it behind */
 	return status ? status : failed ? 2 : 0;
 }
