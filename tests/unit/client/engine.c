@@ -246,8 +246,8 @@ bool engine_recv(struct engine *e, struct engine_publish *publish, int timeout_m
 	return true;
 }
 
-void engine_ack_as(struct engine *e, uint64_t counter, uint64_t cumulative,
-		   const struct fan_result *results, unsigned cnt)
+static void send_ack(struct engine *e, uint64_t counter, uint64_t cumulative,
+		     const struct fan_result *results, unsigned cnt, bool spoil)
 {
 	struct fan_ack ack = {.count = (uint8_t)cnt, .session = ENGINE_SESSION, .counter = counter};
 	uint8_t packet[2048], body[2048];
@@ -260,24 +260,22 @@ void engine_ack_as(struct engine *e, uint64_t counter, uint64_t cumulative,
 		len += fan_result_encode(body + len, &results[i]);
 	seal_close(&e->seal, FAN_DIRECTION_ACK, counter, packet, FAN_ACK_LEN, body, len,
 		   packet + FAN_ACK_LEN);
+	if (spoil) /* low byte of the first result's status: counter mode turns 0 into "scope" */
+		packet[FAN_ACK_LEN + 8 + 33] ^= FAN_RESULT_SCOPE;
 	sendto(e->udp, packet, FAN_ACK_LEN + len + FAN_TAG_LEN, 0, (struct sockaddr *)&e->peer,
 	       sizeof(e->peer));
+}
+
+void engine_ack_as(struct engine *e, uint64_t counter, uint64_t cumulative,
+		   const struct fan_result *results, unsigned cnt)
+{
+	send_ack(e, counter, cumulative, results, cnt, false);
 }
 
 void engine_ack(struct engine *e, uint64_t cumulative, const struct fan_result *results,
 		unsigned cnt, bool spoil)
 {
-	struct seal other = {0};
-	static const uint8_t wrong[FAN_KEY_LEN] = {9};
-	struct seal right = e->seal;
-
-	if (spoil) {
-		seal_init(&other, wrong);
-		e->seal = other;
-	}
-	engine_ack_as(e, ++e->ack_counter, cumulative, results, cnt);
-	e->seal = right;
-	seal_fini(&other);
+	send_ack(e, ++e->ack_counter, cumulative, results, cnt, spoil);
 }
 
 struct fan_result engine_result(uint64_t publisher_sequence)

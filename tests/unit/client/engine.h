@@ -61,7 +61,7 @@ bool engine_saw(atomic_uint *counter, unsigned least);
 
 /* Next publish within timeout_ms, opened and checked: false if none came. */
 bool engine_recv(struct engine *engine, struct engine_publish *publish, int timeout_ms);
-/* Sends an acknowledgement; `spoil` flips a bit of its tag. */
+/* Sends an acknowledgement; `spoil` changes the first result's status on the way. */
 void engine_ack(struct engine *engine, uint64_t cumulative, const struct fan_result *results,
 		unsigned cnt, bool spoil);
 /* Acknowledgement sent as `counter`, whatever was used before. */
