@@ -29,7 +29,7 @@
 /* Exit statuses; a supervisor restarts on EXIT_REPLACED. */
 enum { EXIT_DONE = 0, EXIT_USAGE = 1, EXIT_FAILED = 2, EXIT_REPLACED = 3 };
 
-static struct plane plane; /* telemetry's thread reads it until EAL's end */
+static struct plane plane;
 
 static void usage(FILE *to)
 {
@@ -164,6 +164,7 @@ static int run_port(const struct steer_port *steer)
 	status = watch();
 	plane_drain(&plane);
 stop:
+	telemetry_forget();
 	port_stop(&plane);
 	plane_fini(&plane);
 	return status;

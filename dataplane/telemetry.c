@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dataplane/telemetry.h"
 
+#include <pthread.h>
 #include <rte_telemetry.h>
 
-/* DPDK's callbacks have no argument of ours. */
-static const struct plane *told;
+/* DPDK's callbacks have no argument of ours, and its thread lives until the process ends. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const struct plane *told; /* under the lock; NULL: the regions are gone */
 
-static int on_counters(const char *cmd, const char *params, struct rte_tel_data *data)
+static int counters_tell(struct rte_tel_data *data)
 {
 	rte_tel_data_start_dict(data);
 	for (unsigned i = 0; i < FAN_COUNTER_CNT; i++) {
@@ -32,7 +34,7 @@ static void worker_tell(struct rte_tel_data *data, const struct fan_worker_state
 				  __atomic_load_n(&state->busy_loops, __ATOMIC_RELAXED));
 }
 
-static int on_workers(const char *cmd, const char *params, struct rte_tel_data *data)
+static int workers_tell(struct rte_tel_data *data)
 {
 	rte_tel_data_start_dict(data);
 	for (unsigned i = 0; i < told->worker_cnt; i++) {
@@ -48,7 +50,7 @@ static int on_workers(const char *cmd, const char *params, struct rte_tel_data *
 	return 0;
 }
 
-static int on_port(const char *cmd, const char *params, struct rte_tel_data *data)
+static int port_tell(struct rte_tel_data *data)
 {
 	struct rte_eth_stats stats = {0};
 
@@ -67,11 +69,44 @@ static int on_port(const char *cmd, const char *params, struct rte_tel_data *dat
 	return 0;
 }
 
+static int answer(int (*tell)(struct rte_tel_data *), struct rte_tel_data *data)
+{
+	int err = -1;
+
+	pthread_mutex_lock(&lock);
+	if (told)
+		err = tell(data);
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+static int on_counters(const char *cmd, const char *params, struct rte_tel_data *data)
+{
+	return answer(counters_tell, data);
+}
+
+static int on_workers(const char *cmd, const char *params, struct rte_tel_data *data)
+{
+	return answer(workers_tell, data);
+}
+
+static int on_port(const char *cmd, const char *params, struct rte_tel_data *data)
+{
+	return answer(port_tell, data);
+}
+
+static void told_set(const struct plane *plane)
+{
+	pthread_mutex_lock(&lock);
+	told = plane;
+	pthread_mutex_unlock(&lock);
+}
+
 int telemetry_register(const struct plane *plane)
 {
 	int err;
 
-	told = plane;
+	told_set(plane);
 	err = rte_telemetry_register_cmd("/fanwire/counters", on_counters,
 					 "Counters of all workers together. Takes no parameters");
 	if (!err)
@@ -81,4 +116,9 @@ int telemetry_register(const struct plane *plane)
 		err = rte_telemetry_register_cmd("/fanwire/port", on_port,
 						 "The port and its buffers. Takes no parameters");
 	return err;
+}
+
+void telemetry_forget(void)
+{
+	told_set(NULL);
 }

@@ -7,5 +7,7 @@
 
 #include "dataplane/worker.h"
 
-/* Main lcore, once; plane must outlive the process's EAL. 0 or -errno. */
+/* Main lcore, once, while regions, pool and port are there. 0 or -errno. */
 int telemetry_register(const struct plane *plane);
+/* Before any of them goes: from here on there is no answer. */
+void telemetry_forget(void);

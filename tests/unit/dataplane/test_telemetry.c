@@ -32,6 +32,7 @@ static void open_two(void)
 static void close_two(void)
 {
 	close(socket_fd);
+	telemetry_forget();
 	pipeline_close(&p);
 }
 
@@ -100,4 +101,7 @@ Test(telemetry, workers_and_port)
 	cr_expect_eq(number(port, "rx_queues"), 2);
 	cr_expect_eq(number(port, "tx_queues"), 2);
 	json_decref(port);
+
+	telemetry_forget(); /* the regions are about to go */
+	cr_expect(json_is_null(ask("/fanwire/port")));
 }
