@@ -335,21 +335,24 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* Each client holds a descriptor of fanwired. */
+/* Each client holds a descriptor of fanwired. Where the hard limit stands fast: up to that. */
 static void raise_descriptor_limit(uint32_t wanted)
 {
-	struct rlimit limit;
+	struct rlimit now, raised;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= wanted)
+	if (getrlimit(RLIMIT_NOFILE, &now) || now.rlim_cur >= wanted)
 		return;
-	limit.rlim_cur = wanted;
-	if (limit.rlim_max < wanted)
-		limit.rlim_max = wanted;
-	if (setrlimit(RLIMIT_NOFILE, &limit))
-		fan_log(FAN_LOG_WARNING, SUBJECT,
-			"cannot raise the limit of open files to %u (%s); fewer clients than "
-			"configured will fit",
-			wanted, strerror(errno));
+	raised.rlim_cur = wanted;
+	raised.rlim_max = now.rlim_max > wanted ? now.rlim_max : wanted;
+	if (!setrlimit(RLIMIT_NOFILE, &raised))
+		return;
+	now.rlim_cur = now.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &now);
+	fan_log(FAN_LOG_WARNING, SUBJECT,
+		"open files are limited to %llu, %u are needed for all clients that the "
+		"configuration allows; raise the hard limit (LimitNOFILE), or lower "
+		"limits.max_connections",
+		(unsigned long long)now.rlim_cur, wanted);
 }
 
 static int add_events(struct client_socket *clients)
