@@ -15,5 +15,5 @@ build() { # FOLDER MESON-OPTION... -- TARGET...
 		mv "$folder.log" "$folder/setup.log"
 		echo "${options[*]}" >"$folder/.options"
 	fi
-	ninja -C "$folder" -j "$(nproc)" --quiet "$@"
+	ninja -C "$folder" -j "$(nproc)" --quiet "$@" >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; return 1; }
 }

@@ -2,6 +2,7 @@
 """An instance of Fanwire of one's own: real processes, made by control/embedded/instance.sh."""
 import contextlib
 import ctypes
+import fcntl
 import http.client
 import itertools
 import json
@@ -10,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -53,6 +55,32 @@ def netns(name):
         os.close(there)
 
 
+class PortBlock:
+    """Ports that no other instance guards meanwhile, of this run or of another one on the machine: a guard acts in
+    every namespace. Held by a lock on that part of a file, which ends with the process."""
+
+    F_OFD_SETLK = 37
+
+    def __init__(self, count):
+        self.file = open("/run/lock/fanwire-test-ports", "ab")
+        self.first = wait_for(lambda: self.take(count), timeout=300, every=1)
+        if not self.first:
+            raise RuntimeError(f"no {count} ports free for a test between {PORTS_FIRST} and {PORTS_LAST}")
+
+    def take(self, count):
+        for first in range(PORTS_FIRST, PORTS_LAST + 2 - count, 100):
+            try:
+                lock = struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, first, count, 0)
+                fcntl.fcntl(self.file, self.F_OFD_SETLK, lock)
+                return first
+            except OSError:
+                continue
+        return None
+
+    def close(self):
+        self.file.close()
+
+
 class HttpOverUnix(http.client.HTTPConnection):
     def __init__(self, path, timeout=30):
         super().__init__("fanwired", timeout=timeout)
@@ -74,9 +102,9 @@ class Instance:
         self.engine4, self.receiver4 = "198.18.0.1", "198.18.0.2"
         self.engine6, self.receiver6 = "fd00:f1::1", "fd00:f1::2"
         self.engine_port = 7400
-        self.port_first = PORTS_FIRST
+        self.block = PortBlock(ports)
+        self.port_first = self.block.first
         self.port_last = self.port_first + ports - 1
-        assert self.port_last <= PORTS_LAST
         self.config = dict(config or {})
         if not huge_pages:
             self.config.setdefault("dataplane.mbuf_cnt", 8192)
@@ -88,7 +116,7 @@ class Instance:
             "ENGINE_PORT": str(self.engine_port), "PORT_FIRST": str(self.port_first), "PORT_LAST": str(self.port_last),
             "HUGE_PAGES": str(huge_pages), "WORKERS": str(workers), "METRICS_PORT": "9617",
         }
-        self.opened = []
+        self.opened, self.forger = [], None
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -118,6 +146,7 @@ class Instance:
                 os.kill(self.pid(program), signal.SIGCONT)
         self.script("destroy")
         shutil.rmtree(self.dir, ignore_errors=True)
+        self.block.close()
 
     def start(self, program):
         self.script("start", program)
@@ -220,7 +249,7 @@ class Instance:
         return answer["token"]
 
     def subscribe(self, user, wait=True, token=None, **how):
-        subscriber = peer.Subscriber(self.client_socket, token or self.token(user), **how)
+        subscriber = peer.Subscriber(self.client_socket, self.token(user) if token is None else token, **how)
         self.opened.append(subscriber)
         return subscriber.wait_active() if wait else subscriber
 
@@ -251,6 +280,7 @@ class Instance:
 
     def as_engine(self):
         """A UDP socket that sends from the engine's own address and port, as a forger beside it could."""
-        forger = self.engine_socket()
-        forger.bind((self.engine4, self.engine_port))
-        return forger
+        if self.forger is None:
+            self.forger = self.engine_socket()
+            self.forger.bind((self.engine4, self.engine_port))
+        return self.forger

@@ -208,7 +208,7 @@ static void publish_all(struct load *load)
 static void finish(struct load *load)
 {
 	uint64_t wanted = load->published * load->connections_each;
-	uint64_t last = now_ms();
+	uint64_t last = now_ms(), progress = 0;
 
 	while (now_ms() - last < SILENCE_MS) {
 		int in_flight = 0;
@@ -218,8 +218,10 @@ static void finish(struct load *load)
 
 			in_flight += left > 0 ? left : 0;
 		}
-		if (receive_ready(load, 10) > 0 || in_flight > 0)
+		receive_ready(load, 10);
+		if (load->received + load->lost != progress || in_flight > 0)
 			last = now_ms();
+		progress = load->received + load->lost;
 		if (load->received >= wanted && in_flight == 0)
 			break;
 	}

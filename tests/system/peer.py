@@ -207,6 +207,7 @@ class Publisher:
     """One session; publish() waits for its result and retransmits meanwhile."""
 
     def __init__(self, path, **credential):
+        self.path, self.credential = path, credential
         self.client = ClientSocket(path)
         self.answer, fds = self.client.ask({"op": "publish_open", **credential})
         assert len(fds) == 1, "publish_open gives one descriptor"
@@ -219,6 +220,15 @@ class Publisher:
         self.cumulative = 0
         self.results = {}
         self.refused_acks = 0
+
+    def attach(self):
+        """After a restart of fanwired: connects again, proves itself again, sends the descriptor back."""
+        client = ClientSocket(self.path)
+        answer, _ = client.ask({"op": "publish_attach", "session": self.answer["session"], **self.credential},
+                               [self.udp.fileno()])
+        self.client.close()
+        self.client = client
+        return answer
 
     def seal(self, user, payload, channel=wire.ALL, kind=0, flags=wire.BEGIN | wire.END, number=None):
         if number is None:

@@ -187,6 +187,15 @@ def slab_bytes():
     raise AssertionError("no SUnreclaim in /proc/meminfo")
 
 
+def settled_slab():
+    """The least within a few seconds: the kernel frees after grace periods."""
+    least = slab_bytes()
+    for _ in range(30):
+        time.sleep(0.1)
+        least = min(least, slab_bytes())
+    return least
+
+
 def test_hundred_cycles_of_twenty_leave_nothing(make_instance):
     """100 connect/disconnect cycles x 20: connections, ports, map entries, slab and descriptors back where they were."""
     instance = make_instance(ports=1000, config={"times.quarantine": 1, "times.linger": 1}).up()
@@ -211,11 +220,20 @@ def test_hundred_cycles_of_twenty_leave_nothing(make_instance):
     for _ in range(5):
         cycle()  # caches fill
     assert wait_for(settled, timeout=10)
-    before, slab = used_by(instance), slab_bytes()
+    before = used_by(instance)
+    slab = slab_bytes()
     for _ in range(100):
         cycle()
     assert wait_for(settled, timeout=20), instance.status()["ports"]
     assert used_by(instance) == before
-    # Other processes of the machine use the slab too. 2,000 leaked sockets alone would be 2.5 MB.
-    assert wait_for(lambda: slab_bytes() - slab < 1 << 20, timeout=15), f"slab grew by {slab_bytes() - slab} bytes"
+    # The slab is the whole machine's, and others use it: what leaks grows in every round, noise does not. 2,000
+    # sockets left over would be 2.5 MB of UDP sockets alone.
+    grown = [settled_slab() - slab]
+    while grown[-1] > 1 << 20 and len(grown) < 4:
+        slab = slab_bytes()
+        for _ in range(50):
+            cycle()
+        assert wait_for(settled, timeout=20)
+        grown.append(settled_slab() - slab)
+    assert grown[-1] <= 1 << 20, f"slab grew by {grown} bytes in as many rounds"
     assert wait_for(lambda: instance.status()["groups"]["total"] == 0, timeout=10)
