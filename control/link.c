@@ -40,6 +40,13 @@ static struct envelope *pop(struct link *link)
 	return envelope;
 }
 
+/* Messages carry tokens and keys: they do not stay behind in freed memory. */
+static void destroy(struct envelope *envelope)
+{
+	explicit_bzero(envelope, sizeof(*envelope));
+	free(envelope);
+}
+
 /*
  * A timer of zero comes after a look at the descriptors; event_active() would be served in the same
  * turn of the loop, and two sides that answer each other would have it for themselves.
@@ -66,7 +73,7 @@ static void on_wakeup(evutil_socket_t fd, short what, void *arg)
 
 		if (to->on_message)
 			to->on_message(to->arg, &envelope->message);
-		free(envelope);
+		destroy(envelope);
 	}
 	if (link->first)
 		wake(link);
@@ -95,7 +102,7 @@ void link_destroy(struct link *link)
 		return;
 	event_free(link->wakeup);
 	while ((envelope = pop(link)))
-		free(envelope);
+		destroy(envelope);
 	free(link);
 }
 
