@@ -301,16 +301,19 @@ uint64_t window_deadline(const struct fan_publisher *p)
 
 void window_expire(struct fan_publisher *p, uint64_t now_ns)
 {
-	uint64_t end;
+	/* behind a gap all is lost; where only a result is missing, what is overdue itself */
+	bool gap = p->base > p->accepted;
+	uint64_t overdue_ns;
 
 	if (now_ns < window_deadline(p))
 		return;
-	/* accepted but unanswered: only the result is missing; else everything from the gap on */
-	end = p->base <= p->accepted ? p->accepted + 1 : p->next;
-	for (uint64_t s = p->base; s < end; s++) {
+	overdue_ns = now_ns - timeout_ns(p);
+	for (uint64_t s = p->base; s < p->next; s++) {
 		struct publisher_datagram *d = datagram_at(p, s);
 
-		p->in_flight_cnt -= d->in_flight;
+		if (!d->in_flight || (!gap && d->sent_ns > overdue_ns))
+			continue;
+		p->in_flight_cnt--;
 		d->in_flight = false;
 	}
 	p->send_from = p->base;
