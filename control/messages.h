@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the engine and the agent of fanwired say to each other. On one machine they are one process
- * and the messages go through an in-process queue (control/link.h); a remote agent will carry the same messages over TLS.
- * So: values only, no pointer, no descriptor, no shared state besides them.
+ * and the messages go through an in-process queue (control/link.h); a remote agent will carry the
+ * same messages over TLS. So: values only, no pointer, no descriptor, no shared state besides them.
  *
  * Agent -> engine: REGISTER, BOUND, ATTACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH, SESSION_END,
  * FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HOLD, HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
@@ -10,13 +10,12 @@
  *
  * `ref` is the agent's own number for a client's request; an answer repeats it.
  *
- * Subscribe: client -> agent; REGISTER (token) -> engine checks token, limits, id; GRANT (id, handle,
- * keys) -> agent makes, scopes, filters, locks, binds the socket; BOUND (address, port, cookie) ->
- * engine records it PENDING and has it challenged, or, in a vouched prefix, activates at once;
- * agent passes the descriptor to the client when it has sent BOUND; ACTIVE once it is in the table.
- * A socket that could not be made: END(reason) instead of BOUND.
- * Publisher: the agent makes a plain socket first; SESSION_OPEN (credential, address) -> SESSION_GRANT
- * (id, key) or REFUSE.
+ * Subscribe: client -> agent; REGISTER (token) -> engine checks token, limits, id; GRANT (id,
+ * handle, keys) -> agent makes, scopes, filters, locks, binds the socket; BOUND (address, port,
+ * cookie) -> engine records it PENDING and has it challenged, or, in a vouched prefix, activates at
+ * once; agent passes the descriptor to the client when it has sent BOUND; ACTIVE once it is in the
+ * table. A socket that could not be made: END(reason) instead of BOUND. Publisher: the agent makes
+ * a plain socket first; SESSION_OPEN (credential, address) -> SESSION_GRANT (id, key) or REFUSE.
  * Start: before anything else the engine sends one HOLD for each connection in the registry region
  * (id, u.bound: address, cookie, handle), so that the agent gives its port to nobody else; `end` is
  * set where the connection is ENDING already: its port rests until agent_port_reusable(). Then
@@ -36,9 +35,9 @@
 
 #include "common/wire/handle.h"
 
-#define MESSAGE_TOKEN_MAX 4096
+#define MESSAGE_TOKEN_MAX   4096
 #define MESSAGE_THREADS_MAX 64
-#define MESSAGE_REASON_MAX 256
+#define MESSAGE_REASON_MAX  256
 
 enum message_type {
 	/* agent -> engine */
@@ -51,7 +50,8 @@ enum message_type {
 	MESSAGE_SESSION_ATTACH,
 	MESSAGE_SESSION_END,
 	MESSAGE_FOREIGN_DROP,
-	MESSAGE_AGENT_STATUS, /* a wall fell (error WALL_FAILED, reason) or all stand again (NONE) */
+	MESSAGE_AGENT_STATUS, /* a wall fell (error WALL_FAILED, reason) or all stand again (NONE)
+			       */
 	/* engine -> agent */
 	MESSAGE_HELLO = 64,
 	MESSAGE_GRANT,
@@ -69,23 +69,23 @@ enum message_type {
 /* Machine-readable error, also the `error` of client.sock. Text table in control/messages.c. */
 enum message_error {
 	MESSAGE_ERROR_NONE = 0,
-	MESSAGE_ERROR_BAD_REQUEST, /* "bad_request" */
-	MESSAGE_ERROR_TOKEN_INVALID, /* "token_invalid": form, signature or algorithm */
-	MESSAGE_ERROR_TOKEN_EXPIRED, /* "token_expired" */
-	MESSAGE_ERROR_TOKEN_AUDIENCE, /* "token_audience" */
-	MESSAGE_ERROR_TOKEN_USER, /* "token_user": another user than the connection's */
+	MESSAGE_ERROR_BAD_REQUEST,	  /* "bad_request" */
+	MESSAGE_ERROR_TOKEN_INVALID,	  /* "token_invalid": form, signature or algorithm */
+	MESSAGE_ERROR_TOKEN_EXPIRED,	  /* "token_expired" */
+	MESSAGE_ERROR_TOKEN_AUDIENCE,	  /* "token_audience" */
+	MESSAGE_ERROR_TOKEN_USER,	  /* "token_user": another user than the connection's */
 	MESSAGE_ERROR_CONNECTION_FOREIGN, /* "connection_foreign": the id is another user's */
 	MESSAGE_ERROR_CONNECTION_UNKNOWN, /* "connection_unknown": nothing to attach to */
-	MESSAGE_ERROR_LIMIT_USER, /* "limit_user": too many connections of this user */
-	MESSAGE_ERROR_LIMIT_OVERALL, /* "limit_overall": table, groups or connections full */
-	MESSAGE_ERROR_HANDLE_TAKEN, /* "handle_taken": another name has this handle */
-	MESSAGE_ERROR_NO_PORT, /* "no_port": every address and port is in use or resting */
-	MESSAGE_ERROR_SOCKET, /* "socket": the host could not make the socket */
-	MESSAGE_ERROR_WALL_FAILED, /* "wall_failed": a wall has failed; nothing is granted */
-	MESSAGE_ERROR_CREDENTIAL, /* "credential": unknown publisher or wrong secret */
+	MESSAGE_ERROR_LIMIT_USER,	  /* "limit_user": too many connections of this user */
+	MESSAGE_ERROR_LIMIT_OVERALL,	  /* "limit_overall": table, groups or connections full */
+	MESSAGE_ERROR_HANDLE_TAKEN,	  /* "handle_taken": another name has this handle */
+	MESSAGE_ERROR_NO_PORT,	    /* "no_port": every address and port is in use or resting */
+	MESSAGE_ERROR_SOCKET,	    /* "socket": the host could not make the socket */
+	MESSAGE_ERROR_WALL_FAILED,  /* "wall_failed": a wall has failed; nothing is granted */
+	MESSAGE_ERROR_CREDENTIAL,   /* "credential": unknown publisher or wrong secret */
 	MESSAGE_ERROR_NO_DATAPLANE, /* "no_dataplane": the dataplane is not running */
-	MESSAGE_ERROR_BUSY, /* "busy": try again in a moment */
-	MESSAGE_ERROR_INTERNAL, /* "internal" */
+	MESSAGE_ERROR_BUSY,	    /* "busy": try again in a moment */
+	MESSAGE_ERROR_INTERNAL,	    /* "internal" */
 	MESSAGE_ERROR_CNT
 };
 const char *message_error_name(enum message_error error);
@@ -93,15 +93,15 @@ const char *message_error_name(enum message_error error);
 /* Why a registration ended; `reason` of client.sock's "ended" and of audit records. */
 enum message_end {
 	MESSAGE_END_NONE = 0,
-	MESSAGE_END_CLOSED, /* "closed": the subscriber closed its connection or died */
-	MESSAGE_END_LEASE, /* "lease": not renewed */
-	MESSAGE_END_TOKEN, /* "token": its token expired */
-	MESSAGE_END_REPLACED, /* "replaced": same user registered the same id again */
-	MESSAGE_END_REVOKED, /* "revoked" */
+	MESSAGE_END_CLOSED,	  /* "closed": the subscriber closed its connection or died */
+	MESSAGE_END_LEASE,	  /* "lease": not renewed */
+	MESSAGE_END_TOKEN,	  /* "token": its token expired */
+	MESSAGE_END_REPLACED,	  /* "replaced": same user registered the same id again */
+	MESSAGE_END_REVOKED,	  /* "revoked" */
 	MESSAGE_END_DISCONNECTED, /* "disconnected": by an administrator */
-	MESSAGE_END_CHALLENGE, /* "challenge": the address did not answer */
-	MESSAGE_END_ABSENT, /* "absent": not back in time after a restart of fanwired */
-	MESSAGE_END_SOCKET, /* "socket": the socket could not be made or bound */
+	MESSAGE_END_CHALLENGE,	  /* "challenge": the address did not answer */
+	MESSAGE_END_ABSENT,	  /* "absent": not back in time after a restart of fanwired */
+	MESSAGE_END_SOCKET,	  /* "socket": the socket could not be made or bound */
 	MESSAGE_END_ENGINE, /* "engine": the engine lost its state (session of an old dataplane) */
 	MESSAGE_END_CNT
 };
@@ -109,8 +109,8 @@ const char *message_end_name(enum message_end end);
 
 struct message_address {
 	uint8_t bytes[16]; /* IPv6 or v4-mapped */
-	uint16_t port; /* host byte order */
-	uint8_t family; /* 4 or 6 */
+	uint16_t port;	   /* host byte order */
+	uint8_t family;	   /* 4 or 6 */
 };
 
 struct message_scope { /* what the kernel filter of a socket must know */
@@ -137,13 +137,14 @@ struct message {
 			bool single;
 			uint64_t cookie; /* ATTACH: of the descriptor that was sent back */
 			uint8_t handle[FAN_HANDLE_LEN]; /* ATTACH: owner in the scope map */
-			uint32_t uid; /* of the peer, SO_PEERCRED */
+			uint32_t uid;			/* of the peer, SO_PEERCRED */
 			uint32_t pid;
 		} client;
 		struct { /* BOUND, HOLD */
 			struct message_address address;
 			uint64_t cookie;
-			uint8_t handle[FAN_HANDLE_LEN]; /* HOLD only: the user, its port's last one */
+			uint8_t handle[FAN_HANDLE_LEN]; /* HOLD only: the user, its port's last one
+							 */
 		} bound;
 		struct { /* GRANT, ATTACHED, RENEWED */
 			char user[FAN_NAME_MAX + 1];
@@ -156,10 +157,11 @@ struct message {
 			char name[FAN_NAME_MAX + 1];
 			char secret[128];
 			char token[MESSAGE_TOKEN_MAX];
-			struct message_address address; /* of the socket that the agent made for it */
+			struct message_address
+				address; /* of the socket that the agent made for it */
 			uint32_t uid;
 		} session_open;
-		struct { /* SESSION_GRANT, SESSION_ATTACHED */
+		struct {			  /* SESSION_GRANT, SESSION_ATTACHED */
 			uint8_t key[FAN_KEY_LEN]; /* SESSION_GRANT only */
 			bool one_user;
 			char user[FAN_NAME_MAX + 1];
