@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "control/agent/listener.h"
 #include "control/agent/packet.h"
+#include "control/agent/uid_counts.h"
 
 #define SUBJECT		 "client.sock"
 #define HALF_OPEN_S	 10 /* a client that has been granted nothing by then is cut off */
@@ -24,14 +25,6 @@
 #define PACKETS_A_TURN	 4  /* of one client, before others are read */
 #define ACCEPTS_A_TURN	 64
 #define PAUSE_S		 1 /* of the listener, without descriptors */
-#define UID_BUCKETS	 64
-
-/* Half-open clients of one uid. */
-struct uid_count {
-	LIST_ENTRY(uid_count) link;
-	uint32_t uid, cnt;
-};
-LIST_HEAD(uid_list, uid_count);
 
 struct entry {
 	struct client client; /* first: the agent's pointer is ours */
@@ -55,10 +48,10 @@ struct client_socket {
 	int reserve_fd; /* given up for a moment to refuse a client when there are no descriptors */
 	struct entry **entries; /* by idx */
 	uint32_t *free_idx;	/* stack */
-	uint32_t max, cnt, half_open_max;
+	uint32_t max, cnt;
 	uint64_t generation; /* of refs */
 	struct entry_list half_open, complete;
-	struct uid_list uids[UID_BUCKETS];
+	struct uid_counts half_open_of; /* each uid */
 };
 
 static uint64_t now_s(void)
@@ -67,45 +60,6 @@ static uint64_t now_s(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec;
-}
-
-/* ---- half-open clients of a uid ---- */
-
-static struct uid_count *uid_find(struct client_socket *clients, uint32_t uid)
-{
-	struct uid_count *count;
-
-	LIST_FOREACH(count, &clients->uids[uid % UID_BUCKETS], link)
-	if (count->uid == uid)
-		return count;
-	return NULL;
-}
-
-static bool uid_get(struct client_socket *clients, uint32_t uid)
-{
-	struct uid_count *count = uid_find(clients, uid);
-
-	if (!count) {
-		count = calloc(1, sizeof(*count));
-		if (!count)
-			return false;
-		count->uid = uid;
-		LIST_INSERT_HEAD(&clients->uids[uid % UID_BUCKETS], count, link);
-	}
-	if (count->cnt >= clients->half_open_max)
-		return false;
-	count->cnt++;
-	return true;
-}
-
-static void uid_put(struct client_socket *clients, uint32_t uid)
-{
-	struct uid_count *count = uid_find(clients, uid);
-
-	if (--count->cnt)
-		return;
-	LIST_REMOVE(count, link);
-	free(count);
 }
 
 /* ---- clients ---- */
@@ -117,7 +71,7 @@ static void leave_half_open(struct entry *entry)
 	if (!entry->half_open)
 		return;
 	entry->half_open = false;
-	uid_put(clients, entry->client.uid);
+	uid_counts_put(&clients->half_open_of, entry->client.uid);
 	TAILQ_REMOVE(&clients->half_open, entry, link);
 	TAILQ_INSERT_TAIL(&clients->complete, entry, link);
 }
@@ -260,13 +214,13 @@ static void on_connected(struct client_socket *clients, int fd)
 				 "or max_sessions, or close some");
 		return;
 	}
-	if (!uid_get(clients, peer.uid)) {
+	if (!uid_counts_get(&clients->half_open_of, peer.uid)) {
 		refuse_and_close(fd, MESSAGE_ERROR_BUSY,
 				 "too many unfinished requests of this uid; try again in a moment");
 		return;
 	}
 	if (!entry_create(clients, fd, &peer)) {
-		uid_put(clients, peer.uid);
+		uid_counts_put(&clients->half_open_of, peer.uid);
 		refuse_and_close(fd, MESSAGE_ERROR_INTERNAL, "fanwired is out of memory");
 	}
 }
@@ -373,9 +327,9 @@ static int alloc(struct client_socket *clients, const struct fan_config *config)
 {
 	clients->max = config->max_connections + config->max_sessions + 64;
 	/* One uid cannot keep all others out with connections that ask for nothing. */
-	clients->half_open_max = clients->max / 8 > 64 ? clients->max / 8 : 64;
-	if (clients->half_open_max > clients->max / 2)
-		clients->half_open_max = clients->max / 2;
+	clients->half_open_of.limit = clients->max / 8 > 64 ? clients->max / 8 : 64;
+	if (clients->half_open_of.limit > clients->max / 2)
+		clients->half_open_of.limit = clients->max / 2;
 	clients->entries = calloc(clients->max, sizeof(struct entry *));
 	clients->free_idx = calloc(clients->max, sizeof(*clients->free_idx));
 	if (!clients->entries || !clients->free_idx)
@@ -446,14 +400,6 @@ void client_socket_close(struct client_socket *clients)
 	listener_close(&clients->listener);
 	if (clients->reserve_fd >= 0)
 		close(clients->reserve_fd);
-	for (unsigned i = 0; i < UID_BUCKETS; i++) {
-		struct uid_count *count;
-
-		while ((count = LIST_FIRST(&clients->uids[i]))) {
-			LIST_REMOVE(count, link);
-			free(count);
-		}
-	}
 	free(clients->entries);
 	free(clients->free_idx);
 	free(clients);
