@@ -44,7 +44,7 @@ build_suite() { # FOLDER SUITE OPTION...
 	local folder=$1 suite=$2 targets
 	shift 2
 	build "$folder" "$@" -- build.ninja >"$logs/build" 2>&1 || return 1
-	targets=$(tests_of "$folder" "$suite" | cut -f3 | sed "s|^$PWD/$folder/||")
+	targets=$(tests_of "$folder" "$suite" | cut -f3 | sed -n "s|^$PWD/$folder/||p") # the others are scripts
 	[ -n "$targets" ] || return 0
 	# shellcheck disable=SC2086 # one word a target
 	build "$folder" "$@" -- $targets >"$logs/build" 2>&1
