@@ -93,6 +93,7 @@ static void arm(struct fan_publisher *p)
 	if (!p->ended)
 		deadline_ns = clock_earlier(deadline_ns, p->uplink.deadline_ns);
 	clock_timer_arm(&p->timer, deadline_ns);
+	p->left_ns = clock_now_ns();
 }
 
 static uint64_t next_deadline(const struct fan_publisher *p)
@@ -137,8 +138,10 @@ static int64_t start(struct fan_publisher *p, const struct fan_event_spec *spec)
 {
 	struct publisher_cut cut = {.len = spec->payload_len, .data = spec->payload};
 	struct publisher_event *event;
+	uint64_t now_ns = clock_now_ns();
 	int status = header_fill(&cut.header, spec);
 
+	window_enter(p, now_ns);
 	if (status < 0)
 		return status;
 	if (p->ended)
@@ -162,7 +165,7 @@ static int64_t start(struct fan_publisher *p, const struct fan_event_spec *spec)
 					  .receipt = {.sent = UINT32_MAX}};
 	p->active_cnt++;
 	p->cut = cut;
-	status = window_pump(p, clock_now_ns());
+	status = window_pump(p, now_ns);
 	if (status < 0) {
 		session_end(p, "sealing failed");
 		return client_error(status, "cannot seal an event");

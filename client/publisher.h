@@ -85,7 +85,9 @@ struct fan_publisher {
 	uint32_t congestion_part;
 	uint64_t rtt_ns, rtt_var_ns, rto_ns; /* rtt 0: none measured yet */
 	unsigned backoff;		     /* time-outs in a row */
-	int send_error;			     /* of the last send that failed, for the sentence */
+	uint64_t left_ns;		     /* when the caller left the library; 0: he is in it */
+	uint64_t neglected_ns; /* what was sent by then tells nothing about the round trip */
+	int send_error;	       /* of the last send that failed, for the sentence */
 
 	uint64_t ack_highest;
 	uint64_t ack_seen[ACK_HISTORY / 64]; /* by counter % ACK_HISTORY */
@@ -98,6 +100,8 @@ void window_fini(struct fan_publisher *publisher);
 int window_pump(struct fan_publisher *publisher, uint64_t now_ns);
 /* Takes in the acknowledgements that have come. */
 void window_receive(struct fan_publisher *publisher, uint64_t now_ns);
+/* The caller is back: after a while of neglect, answers have waited for him and not for the net. */
+void window_enter(struct fan_publisher *publisher, uint64_t now_ns);
 /* Resends what is overdue. */
 void window_expire(struct fan_publisher *publisher, uint64_t now_ns);
 /* When window_expire() is due next. */

@@ -176,6 +176,7 @@ int session_service(struct fan_publisher *p)
 	uint64_t now_ns = clock_now_ns();
 	json_t *message;
 
+	window_enter(p, now_ns);
 	window_receive(p, now_ns);
 	while ((message = uplink_recv(&p->uplink, now_ns))) {
 		on_message(p, message, now_ns);

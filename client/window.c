@@ -167,6 +167,13 @@ static void measure(struct fan_publisher *p, uint64_t sample_ns)
 		p->rto_ns = RTO_MOST_NS;
 }
 
+void window_enter(struct fan_publisher *p, uint64_t now_ns)
+{
+	if (p->left_ns && now_ns - p->left_ns > RTO_LEAST_NS)
+		p->neglected_ns = p->left_ns;
+	p->left_ns = 0;
+}
+
 static void widen(struct fan_publisher *p)
 {
 	if (p->congestion >= PUBLISHER_WINDOW)
@@ -192,7 +199,7 @@ static void take_result(struct fan_publisher *p, const struct fan_result *result
 	p->in_flight_cnt -= d->in_flight;
 	d->in_flight = false;
 	p->backoff = 0;
-	if (d->sent_cnt == 1)
+	if (d->sent_cnt == 1 && d->sent_ns > p->neglected_ns)
 		measure(p, now_ns - d->sent_ns);
 	widen(p);
 	publisher_resolve(p, d->ticket, d->packet[2] & FAN_FLAG_END, result);

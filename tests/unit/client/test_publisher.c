@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -232,6 +233,24 @@ Test(publisher, is_not_stuck_behind_what_is_still_on_its_way)
 		fan_publisher_step(publisher, 100, on_receipt, &seen);
 	run(&seen, NULL);
 	cr_assert_eq(seen.cnt, 40);
+}
+
+Test(publisher, does_not_take_its_callers_absence_for_a_slow_network)
+{
+	struct engine_publish publish;
+	struct seen seen = {0};
+	struct fan_result result = engine_result(1);
+
+	start("a");
+	engine_ack(&engine, 1, &result, 1, false);
+	usleep(400000); /* the answer waits for the caller */
+	cr_assert_eq(fan_publisher_step(publisher, 0, on_receipt, &seen), 0);
+	start("b");
+	fan_publisher_step(publisher, 200, on_receipt, &seen);
+	cr_assert(engine_recv(&engine, &publish, 1000));
+	cr_assert(engine_recv(&engine, &publish, 1000));
+	cr_assert(engine_recv(&engine, &publish, 0), "not resent within 200 ms");
+	cr_assert_eq(publish.header.publisher_sequence, 2);
 }
 
 Test(publisher, takes_acknowledgements_in_any_order)
