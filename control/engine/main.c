@@ -213,7 +213,10 @@ static int serve(struct event_base *base, const struct fan_config *config)
 	sd_notify(0, "READY=1\nSTATUS=serving");
 	fan_log(FAN_LOG_INFO, "start", "fanwired " FAN_VERSION ", instance %s, serves",
 		config->instance);
-	err = event_base_dispatch(base) < 0 ? -EIO : 0;
+	if (event_base_dispatch(base)) {
+		fan_log(FAN_LOG_ERROR, "stop", "the event loop failed: %s", strerror(errno));
+		err = -EIO;
+	}
 	sd_notify(0, "STOPPING=1");
 	if (watchdog)
 		event_free(watchdog);
