@@ -123,15 +123,11 @@ void http_connections_list(struct http_call *call)
 
 void http_connection_end(struct http_call *call)
 {
-	struct registration *r;
+	struct registration *r = NULL;
 	uint64_t id;
 
-	if (fan_id_parse(&id, call->param)) {
-		http_refuse(call, 400, "bad_request",
-			    "a connection's id is 16 lowercase hex digits");
-		return;
-	}
-	r = registrations_find(call->engine->registrations, id);
+	if (fan_id_parse(&id, call->param) == 0)
+		r = registrations_find(call->engine->registrations, id);
 	if (!r) {
 		http_refuse(call, 404, "not_found",
 			    "there is no such connection; fanwirectl connections lists them");

@@ -142,7 +142,7 @@ Test(http, what_is_wrong_is_said)
 	refused("GET", "/v1/connections?limit=1x", "", 400, "bad_request");
 	refused("GET", "/v1/connections?after=12", "", 400, "bad_request");
 	refused("GET", "/v1/audit?nonsense=1", "", 400, "bad_request");
-	refused("DELETE", "/v1/connections/zz", "", 400, "bad_request");
+	refused("DELETE", "/v1/connections/zz", "", 404, "not_found");
 	refused("DELETE", "/v1/connections/0000000000000001", "", 404, "not_found");
 	refused("DELETE", "/v1/publishers/nobody", "", 404, "not_found");
 	memset(name, 'x', 256);
