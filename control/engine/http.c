@@ -379,7 +379,8 @@ static int socket_share(const struct http *http)
 		fan_log(FAN_LOG_INFO, "control",
 			"there is no group '%s': only root may use %s; add the group to let others",
 			name, http->path);
-	if (chown(http->path, 0, group ? group->gr_gid : 0) || chmod(http->path, 0660))
+	if (chown(http->path, 0, group ? group->gr_gid : 0) ||
+	    chmod(http->path, group ? 0660 : 0600))
 		return -errno;
 	return 0;
 }
