@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <rte_errno.h>
+#include <rte_mbuf_pool_ops.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -13,14 +14,43 @@
 /* Headers of the larger family, a publish around the payload, what AF_XDP keeps free in front. */
 #define FRAME_EXTRA (14u + 40 + 8 + FAN_DELIVERY_LEN + FAN_TAG_LEN + 256)
 
+/*
+ * AF_XDP's driver takes the pool for an array: buffer count x size, from its start. Where buffers
+ * avoid page boundaries, as DMA wants it, the last ones lie beyond that, and the kernel silently
+ * drops what is sent from them. So there: without gaps, and in one piece.
+ */
+static struct rte_mempool *pool_without_gaps(unsigned cnt, uint16_t room)
+{
+	struct rte_pktmbuf_pool_private layout = {.mbuf_data_room_size = room,
+						  .mbuf_priv_size = PACKET_PRIV_LEN};
+	struct rte_mempool *pool = rte_mempool_create_empty(
+		"packets", cnt, sizeof(struct rte_mbuf) + PACKET_PRIV_LEN + room, POOL_CACHE,
+		sizeof(layout), SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+
+	if (!pool)
+		return NULL;
+	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) == 0) {
+		rte_pktmbuf_pool_init(pool, &layout);
+		if (rte_mempool_populate_default(pool) >= 0 && pool->nb_mem_chunks == 1) {
+			rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+			return pool;
+		}
+	}
+	rte_mempool_free(pool);
+	return NULL;
+}
+
 int port_make_pool(struct plane *plane, unsigned cnt)
 {
 	unsigned room = RTE_MAX((unsigned)RTE_MBUF_DEFAULT_DATAROOM,
 				plane->config.payload_limit + FRAME_EXTRA);
+	uint16_t with_headroom = (uint16_t)(RTE_PKTMBUF_HEADROOM + RTE_ALIGN(room, 64));
 
-	plane->pool = rte_pktmbuf_pool_create(
-		"packets", cnt, POOL_CACHE, PACKET_PRIV_LEN,
-		(uint16_t)(RTE_PKTMBUF_HEADROOM + RTE_ALIGN(room, 64)), SOCKET_ID_ANY);
+	if (strncmp(plane->config.port, "net_af_xdp", strlen("net_af_xdp")) == 0)
+		plane->pool = pool_without_gaps(cnt, with_headroom);
+	else
+		plane->pool = rte_pktmbuf_pool_create("packets", cnt, POOL_CACHE, PACKET_PRIV_LEN,
+						      with_headroom, SOCKET_ID_ANY);
 	if (plane->pool)
 		return 0;
 	fan_log(FAN_LOG_ERROR, SUBJECT,
