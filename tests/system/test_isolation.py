@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Nobody else: what is forged across users never reaches a process, and no other socket gets at the ports."""
+import contextlib
 import errno
 import os
 import socket
@@ -202,12 +203,27 @@ def test_no_other_socket_shares_a_scoped_port(instance, option):
     assert [e.payload for e in heidi.wait_events(1)] == [b"mine"]
 
 
-def use_range(instance, sock, port):
-    """Makes autobind of `sock` take `port`, as the administrator of a namespace could: its sysctl allows the range, the
-    socket asks for one port of it."""
-    with netns(instance.receiver_netns), open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="ascii") as file:
-        file.write(f"{PORTS_FIRST} 60999")
-    sock.setsockopt(socket.SOL_IP, IP_LOCAL_PORT_RANGE, struct.pack("I", port << 16 | port))
+@contextlib.contextmanager
+def autobind_takes(instance, sock, port):
+    """Meanwhile autobind of `sock` takes `port`, as the administrator of a namespace could have it: its sysctl allows the
+    range, and the socket asks for one port of it (or, before Linux 6.3, the sysctl leaves one)."""
+    path = "/proc/sys/net/ipv4/ip_local_port_range"
+    with netns(instance.receiver_netns):
+        with open(path, encoding="ascii") as file:
+            before = file.read()
+    try:
+        sock.setsockopt(socket.SOL_IP, IP_LOCAL_PORT_RANGE, struct.pack("I", port << 16 | port))
+        allowed = f"{PORTS_FIRST} 60999"
+    except OSError as lacking:
+        assert lacking.errno == errno.ENOPROTOOPT
+        allowed = f"{port} {port}"
+    try:
+        with netns(instance.receiver_netns), open(path, "w", encoding="ascii") as file:
+            file.write(allowed)
+        yield
+    finally:
+        with netns(instance.receiver_netns), open(path, "w", encoding="ascii") as file:
+            file.write(before)
 
 
 @pytest.mark.parametrize("how", ["connect", "sendto", "bind-0"])
@@ -220,19 +236,19 @@ def test_autobind_into_the_range_receives_nothing(instance, how, family):
         (socket.AF_INET, instance.receiver4, instance.engine4) if family == 4
         else (socket.AF_INET6, instance.receiver6, instance.engine6))
     thief = instance.receiver_socket(family_number)
-    use_range(instance, thief, port)
-    if how == "connect":
-        source = instance.engine_socket(family_number)
-        source.bind((other, 0))
-        thief.connect(source.getsockname()[:2])
-    elif how == "sendto":
-        with pytest.raises(PermissionError):  # the number it gets, but it may not even send from there
-            thief.sendto(b"x", (other, 9))
-    else:
-        try:
-            thief.bind((own, 0))
-        except OSError:
-            return  # refused outright
+    with autobind_takes(instance, thief, port):
+        if how == "connect":
+            source = instance.engine_socket(family_number)
+            source.bind((other, 0))
+            thief.connect(source.getsockname()[:2])
+        elif how == "sendto":
+            with pytest.raises(PermissionError):  # the number it gets, but it may not even send from there
+                thief.sendto(b"x", (other, 9))
+        else:
+            try:
+                thief.bind((own, 0))
+            except OSError:
+                return  # refused outright
     assert thief.getsockname()[1] == port, "the kernel did not take the range: the test proves nothing"
     before = instance.status()["guard"]
     if how == "connect":
@@ -271,9 +287,8 @@ def test_a_port_autobound_before_does_not_stop_fanwired(make_instance):
     """An autobound squatter keeps its number and gets nothing; the subscriber gets another port, or is refused."""
     instance = make_instance(ports=4, config={"network.receiver_addresses": '[ "198.18.0.2" ]'}).up()
     squatter = instance.receiver_socket()
-    use_range(instance, squatter, instance.port_first)
-    with pytest.raises(PermissionError):  # the number it gets, but it may not even send from there
-        squatter.sendto(b"x", (instance.engine4, 9))
+    with autobind_takes(instance, squatter, instance.port_first), pytest.raises(PermissionError):
+        squatter.sendto(b"x", (instance.engine4, 9))  # the number it gets, but it may not even send from there
     assert squatter.getsockname()[1] == instance.port_first
     subscribers = [instance.subscribe(f"beside-{i}") for i in range(3)]
     assert instance.port_first not in {s.port for s in subscribers}
