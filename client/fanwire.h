@@ -32,7 +32,10 @@ struct fan_credential {
 	const char *grant; /* instead of name and secret */
 };
 
-/* What became of an event. For a fragmented event: its last fragment's place, the least `sent`. */
+/*
+ * What became of an event. For a fragmented event: its last fragment's place, the least `sent`; 0
+ * where the stream began anew between two fragments, since nobody then has the whole event.
+ */
 struct fan_receipt {
 	uint64_t epoch;	    /* of the stream; 0 where the user has no such group */
 	uint64_t sequence;  /* in the stream; 0 likewise */
@@ -82,6 +85,8 @@ FAN_API int fan_publisher_step(struct fan_publisher *publisher, int timeout_ms,
 /* Descriptor that is readable when fan_publisher_step() has something to do. Owned by the
  * publisher. */
 FAN_API int fan_publisher_fd(const struct fan_publisher *publisher);
+/* The UDP socket itself, for tests and packet tools: reading from it steals acknowledgements. */
+FAN_API int fan_publisher_socket(const struct fan_publisher *publisher);
 FAN_API void fan_publisher_close(struct fan_publisher *publisher);
 
 /* Opens, publishes one event, closes: the one-shot way in, the same fan-out. */

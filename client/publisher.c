@@ -66,6 +66,12 @@ void publisher_resolve(struct fan_publisher *p, int64_t ticket, bool last_fragme
 		event->receipt.sequence = result->sequence;
 		event->receipt.attempted = result->attempted;
 	}
+	if (!event->any_resolved)
+		event->epoch = result->epoch;
+	event->any_resolved = true;
+	/* fragments of two streams make no event: nobody has it whole */
+	if (result->epoch != event->epoch)
+		event->receipt.sent = 0;
 	if (result->sent < event->receipt.sent)
 		event->receipt.sent = result->sent;
 	if (--event->unresolved == 0)

@@ -39,6 +39,8 @@ struct publisher_event { /* of ticket t: slot t % PUBLISHER_EVENTS */
 	bool abandoned; /* nobody waits for it any more */
 	int status;
 	uint32_t unresolved; /* fragments without a result */
+	bool any_resolved;
+	uint64_t epoch; /* of the fragment whose result came first */
 	struct fan_receipt receipt;
 };
 

@@ -143,6 +143,11 @@ int fan_publisher_fd(const struct fan_publisher *p)
 	return p->epoll_fd;
 }
 
+int fan_publisher_socket(const struct fan_publisher *p)
+{
+	return p->udp;
+}
+
 void session_end(struct fan_publisher *p, const char *why)
 {
 	p->ended = true;

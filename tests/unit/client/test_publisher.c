@@ -346,6 +346,48 @@ Test(publisher, fragments_an_event_of_a_mebibyte)
 	free(whole);
 }
 
+/* An event of two fragments, answered with these epochs: the one in `first` before the other. */
+static struct fan_receipt two_fragments(uint64_t epoch1, uint64_t epoch2, unsigned first)
+{
+	static const uint8_t payload[2 * ENGINE_LIMIT];
+	struct fan_event_spec event = {
+		.user = "alice", .payload = payload, .payload_len = sizeof(payload)};
+	struct fan_result results[2] = {engine_result(1), engine_result(2)};
+	struct engine_publish publish;
+	struct seen seen = {0};
+
+	results[0].epoch = epoch1;
+	results[1].epoch = epoch2;
+	cr_assert_eq(fan_publish_start(publisher, &event), 1);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert(engine_recv(&engine, &publish, 1000));
+	engine_ack(&engine, 2, &results[first], 1, false);
+	engine_ack(&engine, 2, &results[!first], 1, false);
+	for (unsigned i = 0; i < 10 && seen.cnt == 0; i++)
+		fan_publisher_step(publisher, 100, on_receipt, &seen);
+	cr_assert_eq(seen.cnt, 1);
+	cr_assert_eq(seen.status[0], 0);
+	cr_assert_eq(seen.receipt[0].epoch, epoch2);
+	cr_assert_eq(seen.receipt[0].sequence, 1002);
+	cr_assert_eq(seen.receipt[0].attempted, 3);
+	return seen.receipt[0];
+}
+
+Test(publisher, fragments_of_one_stream_were_sent)
+{
+	cr_assert_eq(two_fragments(77, 77, 1).sent, 2);
+}
+
+Test(publisher, fragments_of_two_streams_were_sent_to_nobody)
+{
+	cr_assert_eq(two_fragments(77, 78, 0).sent, 0);
+}
+
+Test(publisher, fragments_of_two_streams_were_sent_to_nobody_in_any_order)
+{
+	cr_assert_eq(two_fragments(77, 78, 1).sent, 0);
+}
+
 Test(publisher, refuses_what_cannot_be_an_event)
 {
 	char long_name[257];
