@@ -29,6 +29,7 @@
 	X(drop_flags, "unknown flags")                                                       \
 	X(drop_length, "a length over its limit")                                            \
 	X(drop_session_unknown, "no such publisher session")                                 \
+	X(drop_session_closed, "publisher session closed while its publish was worked on")   \
 	X(drop_session_address, "a publisher session used from another address")             \
 	X(drop_publish_tag, "publish not sealed under its session key")                      \
 	X(drop_publish_gap, "publish ahead of its publisher's order")                        \
@@ -45,7 +46,8 @@
 	X(drop_tx_full, "transmit queue full")                                               \
 	X(drop_handover_full, "ring to another worker full")                                 \
 	X(drop_echo_forged, "echo with a wrong proof or from another address")               \
-	X(drop_report_full, "report ring to fanwired full")
+	X(drop_report_full, "report ring to fanwired full")                                  \
+	X(drop_request_late, "challenge asked for too long ago: never sent")
 
 enum fan_counter {
 #define X(name, help) FAN_COUNTER_##name,

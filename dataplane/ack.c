@@ -16,6 +16,7 @@
 /* An acknowledgement in the making. */
 struct ack {
 	const struct fan_session *session;
+	uint64_t id; /* of the session */
 	struct fan_session_state *state;
 	unsigned cnt;
 	uint8_t bytes[ACK_MAX];
@@ -33,7 +34,7 @@ static void ack_send(struct worker *w, struct ack *ack)
 	uint8_t nonce[FAN_NONCE_LEN];
 	const struct fan_ack header = {
 		.count = (uint8_t)ack->cnt,
-		.session = ack->session->id,
+		.session = ack->id,
 		.counter = ack->state->ack_counter + 1,
 	};
 	const struct destination to = {
@@ -47,29 +48,47 @@ static void ack_send(struct worker *w, struct ack *ack)
 	fan_ack_encode(ack->bytes, &header);
 	memcpy(body, &cumulative, sizeof(cumulative));
 	fan_nonce(nonce, FAN_DIRECTION_ACK, header.counter);
-	IMB_AES256_GCM_ENC(w->crypto, session_key(w, ack->session), &context, body, body, body_len,
-			   nonce, ack->bytes, FAN_ACK_LEN, body + body_len, FAN_TAG_LEN);
+	IMB_AES256_GCM_ENC(w->crypto, session_key(w, ack->session, ack->id), &context, body, body,
+			   body_len, nonce, ack->bytes, FAN_ACK_LEN, body + body_len, FAN_TAG_LEN);
 	send_datagram(w, &to, ack->bytes, len, rte_raw_cksum(ack->bytes, len), SENT_ACK);
 	ack->cnt = 0;
 }
 
-/* All of one session's done packets, in the order in which they came. */
+/*
+ * A slot's chain may be of several sessions, of which at most one is open; the others were closed.
+ * Index + 1 of the first packet of the open one, or 0.
+ */
+static unsigned ack_begin(struct worker *w, struct ack *ack, unsigned first)
+{
+	for (unsigned i = first + 1; i; i = w->ack_next[i - 1]) {
+		ack->id = packet_of(w->done[i - 1])->publish.session;
+		ack->session = session_get(w, ack->id);
+		if (!ack->session) {
+			COUNT(w, drop_session_closed);
+			continue;
+		}
+		ack->state = session_state(w, ack->id);
+		ack->cnt = 0;
+		return i;
+	}
+	return 0;
+}
+
+/* All of one slot's done packets, in the order in which they came. */
 static void session_ack(struct worker *w, unsigned first)
 {
 	struct ack ack;
-	unsigned next;
+	unsigned begin = ack_begin(w, &ack, first);
 	bool told = false;
 
-	ack.session = session_get(w, packet_of(w->done[first])->publish.session);
-	if (!ack.session) /* closed meanwhile */
+	if (!begin)
 		return;
-	ack.state = session_state(w, ack.session);
-	ack.cnt = 0;
-	for (unsigned i = first + 1; i; i = next) {
+	for (unsigned i = begin; i; i = w->ack_next[i - 1]) {
 		const struct packet *packet = packet_of(w->done[i - 1]);
 
-		next = w->ack_next[i - 1];
-		if (!packet->answered || packet->publish.session != ack.session->id)
+		if (packet->publish.session != ack.id)
+			COUNT(w, drop_session_closed);
+		if (packet->publish.session != ack.id || !packet->answered)
 			continue;
 		fan_result_encode(ack.bytes + FAN_ACK_LEN + CUMULATIVE_LEN +
 					  ack.cnt * FAN_ACK_RESULT_LEN,

@@ -63,7 +63,6 @@ static void template_make(struct worker *w, struct frame_template *template, uin
 
 	memset(template, 0, sizeof(*template));
 	template->burst = w->burst_no;
-	template->nexthop = nexthop;
 	template->family = hop->family;
 	template->mtu = hop->mtu;
 	template->reason = FAN_COUNTER_drop_nexthop;
@@ -84,9 +83,9 @@ static void template_make(struct worker *w, struct frame_template *template, uin
 
 const struct frame_template *frame_template_get(struct worker *w, uint32_t nexthop)
 {
-	struct frame_template *template = &w->templates[nexthop & (TEMPLATE_CNT - 1)];
+	struct frame_template *template = &w->templates[nexthop];
 
-	if (unlikely(template->burst != w->burst_no || template->nexthop != nexthop))
+	if (unlikely(template->burst != w->burst_no))
 		template_make(w, template, nexthop);
 	return template;
 }

@@ -68,20 +68,27 @@ void counters_flush(struct worker *w)
 	}
 }
 
+/*
+ * The tail moves on when what was taken has left, not before: fanwired gives a port to another user
+ * only when no request for it is left, and a worker can be stopped between any two instructions.
+ */
 static unsigned requests(struct worker *w)
 {
 	const struct plane *plane = w->plane;
 	const struct fan_registry *registry = plane->table.registry;
 	const void *slots = (const char *)registry + registry->requests_off;
+	uint32_t tail = plane->state->request_tail, before = tail;
 	struct fan_request request;
 	unsigned cnt = 0;
 
 	while (cnt < REQUESTS_PER_LOOP &&
 	       fan_ring_try_pop(slots, plane->request_cnt, sizeof(request), &registry->request_head,
-				&plane->state->request_tail, &request)) {
+				&tail, &request)) {
 		if (cnt++ == 0)
 			worker_clock(w);
-		if (request.type == FAN_REQUEST_CHALLENGE)
+		if (request.deadline_ns < w->monotonic_ns)
+			COUNT(w, drop_request_late);
+		else if (request.type == FAN_REQUEST_CHALLENGE)
 			fanout_challenge(w, &request);
 	}
 	if (cnt) {
@@ -89,6 +96,8 @@ static unsigned requests(struct worker *w)
 		COUNT_N(w, challenges_sent, w->tx_sent[SENT_CHALLENGE]);
 		w->tx_sent[SENT_CHALLENGE] = 0;
 	}
+	if (tail != before) /* pairs with fanwired's acquire */
+		__atomic_store_n(&plane->state->request_tail, tail, __ATOMIC_RELEASE);
 	return cnt;
 }
 

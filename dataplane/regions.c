@@ -89,12 +89,24 @@ static struct layout layout_of(const struct plane *plane)
 	return l;
 }
 
-/* Rings go on from where their other ends stand: what was meant for a predecessor is skipped. */
-static void rings_begin(struct plane *plane)
+/*
+ * Requests go on from where their head stands: what a predecessor left is old, and whose port it
+ * names may be another user's by now. Reports of a predecessor stay, for they are true; where there
+ * was none, their heads are where fanwired's tails stand.
+ */
+static void requests_skip(struct plane *plane)
 {
 	const struct fan_registry *registry = plane->table.registry;
 
-	plane->state->request_tail = __atomic_load_n(&registry->request_head, __ATOMIC_ACQUIRE);
+	__atomic_store_n(&plane->state->request_tail,
+			 __atomic_load_n(&registry->request_head, __ATOMIC_ACQUIRE),
+			 __ATOMIC_RELEASE); /* pairs with fanwired's look whether they are done */
+}
+
+static void reports_begin(struct plane *plane)
+{
+	const struct fan_registry *registry = plane->table.registry;
+
 	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++)
 		plane->worker_states[i].report_head =
 			__atomic_load_n(&registry->report_tail[i], __ATOMIC_ACQUIRE);
@@ -127,7 +139,7 @@ static int state_create(struct plane *plane, const char *path, const struct layo
 	plane->state->sessions_off = l->sessions_off;
 	plane->state->group_cnt = l->group_cnt;
 	plane->state->session_cnt = l->session_cnt;
-	rings_begin(plane);
+	reports_begin(plane);
 	fan_log(FAN_LOG_INFO, SUBJECT, "new state region %s, %" PRIu64 " KiB", path, l->size >> 10);
 	return 0;
 }
@@ -185,12 +197,16 @@ static int state_take_over(struct plane *plane, const char *path, const struct l
 	return 0;
 }
 
-/* A predecessor that was killed may have left odd words; whoever waits sees them change. */
+/*
+ * A predecessor that was killed may have left odd words; whoever waits sees them change. A
+ * heartbeat is of this run or 0.
+ */
 static void words_settle(struct plane *plane)
 {
 	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++) {
 		uint64_t *word = &plane->worker_states[i].quiescent;
 
+		__atomic_store_n(&plane->worker_states[i].heartbeat_ns, 0, __ATOMIC_RELAXED);
 		__atomic_exchange_n(word, *word + 2 + (*word & 1), __ATOMIC_SEQ_CST);
 	}
 }
@@ -208,6 +224,7 @@ int regions_open_state(struct plane *plane)
 	if (err)
 		return err;
 	words_settle(plane);
+	requests_skip(plane);
 	plane->state->run++;
 	plane->state->pid = (uint32_t)getpid();
 	__atomic_store_n(&plane->state->worker_cnt, plane->worker_cnt, __ATOMIC_RELEASE);

@@ -23,26 +23,27 @@ static uint32_t session_slot(const struct worker *w, uint64_t id)
 	return (uint32_t)id & w->plane->table.session_mask;
 }
 
-struct fan_session_state *session_state(const struct worker *w, const struct fan_session *session)
+struct fan_session_state *session_state(const struct worker *w, uint64_t id)
 {
-	struct fan_session_state *state = &w->plane->session_states[session_slot(w, session->id)];
+	struct fan_session_state *state = &w->plane->session_states[session_slot(w, id)];
 
-	if (unlikely(state->session != session->id)) {
+	if (unlikely(state->session != id)) {
 		/* Whose it is comes last: dying half way through leaves nobody's state. */
 		__atomic_store_n(&state->session, 0, __ATOMIC_RELEASE);
 		memset(state, 0, sizeof(*state));
-		__atomic_store_n(&state->session, session->id, __ATOMIC_RELEASE);
+		__atomic_store_n(&state->session, id, __ATOMIC_RELEASE);
 	}
 	return state;
 }
 
-const struct gcm_key_data *session_key(struct worker *w, const struct fan_session *session)
+const struct gcm_key_data *session_key(struct worker *w, const struct fan_session *session,
+				       uint64_t id)
 {
-	struct key_schedule *schedule = &w->plane->key_schedules[session_slot(w, session->id)];
+	struct key_schedule *schedule = &w->plane->key_schedules[session_slot(w, id)];
 
-	if (unlikely(schedule->session != session->id)) {
+	if (unlikely(schedule->session != id)) {
 		IMB_AES256_GCM_PRE(w->crypto, session->key, &schedule->gcm);
-		schedule->session = session->id;
+		schedule->session = id;
 	}
 	return &schedule->gcm;
 }
@@ -56,8 +57,9 @@ static bool publish_open(struct worker *w, const struct fan_session *session, st
 	struct gcm_context_data context;
 
 	fan_nonce(nonce, FAN_DIRECTION_PUBLISH, packet->publish.publisher_sequence);
-	IMB_AES256_GCM_DEC(w->crypto, session_key(w, session), &context, sealed, sealed, len, nonce,
-			   packet->wire, FAN_PUBLISH_LEN, tag, sizeof(tag));
+	IMB_AES256_GCM_DEC(w->crypto, session_key(w, session, packet->publish.session), &context,
+			   sealed, sealed, len, nonce, packet->wire, FAN_PUBLISH_LEN, tag,
+			   sizeof(tag));
 	return sodium_memcmp(tag, sealed + len, sizeof(tag)) == 0;
 }
 
@@ -68,9 +70,10 @@ static struct fan_result_record *record_at(struct fan_session_state *state, uint
 	return &state->results[sequence & (FAN_RESULTS_KEPT - 1)];
 }
 
-static uint8_t run_low(const struct worker *w)
+/* Where the epoch of the stream goes later on, which is random: the two are never alike. */
+static uint64_t run_mark(const struct worker *w)
 {
-	return (uint8_t)w->plane->state->run;
+	return w->plane->state->run;
 }
 
 /* Work begins: the record says so before the sequence counts as accepted. */
@@ -79,11 +82,11 @@ static void record_begin(struct worker *w, struct fan_session_state *state, uint
 	struct fan_result_record *record = record_at(state, sequence);
 
 	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_EMPTY, __ATOMIC_RELEASE);
-	record->epoch = record->sequence = 0;
+	record->epoch = run_mark(w);
+	record->sequence = 0;
 	record->attempted = record->sent = 0;
 	record->status = FAN_RESULT_INTERRUPTED;
 	record->publisher_sequence_low = (uint32_t)sequence;
-	record->run = run_low(w);
 	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_PENDING, __ATOMIC_RELEASE);
 	__atomic_store_n(&state->accepted, sequence, __ATOMIC_RELEASE);
 }
@@ -122,7 +125,7 @@ static void on_repeated(struct worker *w, struct fan_session_state *state, struc
 	    record->publisher_sequence_low != (uint32_t)sequence ||
 	    record->phase == FAN_RESULT_PHASE_EMPTY) {
 		result->status = FAN_RESULT_EXPIRED;
-	} else if (record->phase == FAN_RESULT_PHASE_PENDING && record->run == run_low(w)) {
+	} else if (record->phase == FAN_RESULT_PHASE_PENDING && record->epoch == run_mark(w)) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_pending);
 		return;
 	} else if (record->phase == FAN_RESULT_PHASE_PENDING) {
@@ -205,7 +208,7 @@ static void open_one(struct worker *w, struct rte_mbuf *mbuf)
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_tag);
 		return;
 	}
-	state = session_state(w, session);
+	state = session_state(w, packet->publish.session);
 	packet->result = (struct fan_result){.publisher_sequence = sequence};
 	if (sequence == state->accepted + 1) {
 		on_next(w, session, state, mbuf);
@@ -236,9 +239,9 @@ void session_finish_burst(struct worker *w)
 {
 	for (unsigned i = 0; i < w->done_cnt; i++) {
 		const struct packet *packet = packet_of(w->done[i]);
-		const struct fan_session *session = session_get(w, packet->publish.session);
+		uint64_t id = packet->publish.session;
 
-		if (session && packet->answered)
-			record_finish(session_state(w, session), &packet->result);
+		if (packet->answered && session_get(w, id))
+			record_finish(session_state(w, id), &packet->result);
 	}
 }

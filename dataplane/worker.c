@@ -23,8 +23,9 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->shared = &plane->worker_states[idx];
 	w->heartbeat_tsc = rte_get_tsc_hz() / HEARTBEATS_PER_S;
 	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
+	w->templates = calloc(plane->table.nexthop_cnt, sizeof(*w->templates));
 	w->crypto = alloc_mb_mgr(0);
-	if (!w->ack_first || !w->crypto)
+	if (!w->ack_first || !w->templates || !w->crypto)
 		return -ENOMEM;
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))
@@ -41,6 +42,7 @@ void worker_destroy(struct worker *w)
 	sodium_memzero(w->epoch_key, sizeof(w->epoch_key));
 	if (w->crypto)
 		free_mb_mgr(w->crypto);
+	free(w->templates);
 	free(w->ack_first);
 	w->plane->workers[w->idx] = NULL;
 	rte_free(w);

@@ -27,7 +27,6 @@
 #define TX_BURST     256
 #define SPARE_MAX    64
 #define HANDOVER_CNT 1024 /* capacity of each ring between two workers */
-#define TEMPLATE_CNT 16	  /* power of two */
 
 /* What one ring carries from one worker to another. */
 enum handover {
@@ -91,8 +90,7 @@ struct plane {
 
 /* Constant part of every frame to one next hop, valid for one burst. */
 struct frame_template {
-	uint64_t burst; /* worker.burst_no that it was made in; 0: never */
-	uint32_t nexthop;
+	uint64_t burst;	  /* worker.burst_no that it was made in; 0: never */
 	uint32_t ip_sum;  /* partial sum of the constant IPv4 words */
 	uint32_t udp_sum; /* partial sum of source address, protocol and source port */
 	uint16_t mtu;
@@ -128,7 +126,7 @@ struct worker {
 	uint16_t tx_kind[TX_BURST];	   /* index of tx_sent */
 	uint32_t tx_sent[SENT_CNT];	   /* what the port took */
 	struct rte_mbuf *spare[SPARE_MAX]; /* allocated in bulk, not used yet */
-	struct frame_template templates[TEMPLATE_CNT];
+	struct frame_template *templates;  /* by next hop */
 
 	/* Acknowledgements: chains of done[] by session slot; 0 ends a chain. */
 	uint16_t *ack_first; /* index + 1 of a slot's first */

@@ -142,7 +142,8 @@ struct fan_request {
 	uint16_t port;
 	uint8_t family;
 	uint8_t key_generation;
-	uint8_t pad[48];
+	uint64_t deadline_ns; /* CLOCK_MONOTONIC: later than that it is not sent */
+	uint8_t pad[40];
 };
 _Static_assert(sizeof(struct fan_request) == 128, "request is two cache lines");
 

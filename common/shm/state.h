@@ -61,18 +61,18 @@ _Static_assert(sizeof(struct fan_group_state) == 32, "two group states a line");
 /* Result of one publish; slot = publisher_sequence & (FAN_RESULTS_KEPT - 1). */
 enum fan_result_phase {
 	FAN_RESULT_PHASE_EMPTY = 0,
-	FAN_RESULT_PHASE_PENDING = 1, /* accepted; work is under way in dataplane run `run` */
+	FAN_RESULT_PHASE_PENDING = 1, /* accepted; work is under way in that run */
 	FAN_RESULT_PHASE_DONE = 2,
 };
 struct fan_result_record {
-	uint64_t epoch;
+	uint64_t epoch; /* of the stream; while PENDING: fan_state.run that accepted it */
 	uint64_t sequence;
 	uint32_t attempted;
 	uint32_t sent;
 	uint32_t publisher_sequence_low;
 	uint16_t status; /* enum fan_result_status */
 	uint8_t phase;	 /* enum fan_result_phase */
-	uint8_t run;	 /* low 8 bits of fan_state.run */
+	uint8_t pad;
 };
 _Static_assert(sizeof(struct fan_result_record) == 32, "result record");
 

@@ -76,17 +76,6 @@ int registry_connection_add(struct registry *r, const struct fan_connection *spe
 	return 0;
 }
 
-/* A PENDING record goes at once: no worker and no other change knows it. */
-void connection_drop(struct registry *r, uint32_t connection)
-{
-	user_unlink_connection(r, connection);
-	ids_del(r, connection);
-	/* Release: for the next sweep(). */
-	__atomic_store_n(&r->connections[connection].state, FAN_CONNECTION_FREE, __ATOMIC_RELEASE);
-	stack_push(&r->free_connections, connection);
-	r->counts.connections_pending--;
-}
-
 int registry_connection_renew(struct registry *r, uint64_t id, uint64_t lease_ns,
 			      uint64_t token_expiry_s)
 {

@@ -7,7 +7,8 @@
 #include "common/shm/ring.h"
 #include "control/registry/internal.h"
 
-#define LOOK_EVERY_NS UINT64_C(100000000)
+#define LOOK_EVERY_NS	UINT64_C(100000000)
+#define REQUEST_LIFE_NS UINT64_C(1000000000) /* who asked has asked again by then */
 
 bool dataplane_alive(const struct registry *r)
 {
@@ -84,10 +85,13 @@ void dataplane_refresh(struct registry *r, bool now)
 
 bool registry_request(struct registry *r, const struct fan_request *request)
 {
+	struct fan_request timed = *request;
+
 	if (!r->state)
 		return false;
-	return fan_ring_try_push(r->requests, r->root->request_cnt, sizeof(*request),
-				 &r->root->request_head, &r->state->request_tail, request);
+	timed.deadline_ns = monotonic_ns() + REQUEST_LIFE_NS;
+	return fan_ring_try_push(r->requests, r->root->request_cnt, sizeof(timed),
+				 &r->root->request_head, &r->state->request_tail, &timed);
 }
 
 /*

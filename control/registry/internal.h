@@ -80,6 +80,7 @@ struct batch {
 	bool takeover; /* the first batch of a takeover: with it, all that was found free is */
 	uint64_t since_ns;
 	uint64_t words[FAN_WORKERS_MAX]; /* odd: still to be waited for */
+	uint32_t request_head;		 /* requests before it may name what is in the batch */
 };
 struct retirement {
 	struct retired *items; /* ring; it holds everything that can be retired at once */
@@ -233,9 +234,6 @@ void connection_leave_later(struct registry *r, uint32_t connection);
 /* Finishes such deletions as far as there is memory. */
 void leaving_finish(struct registry *r);
 
-/* ---- connection.c ---- */
-void connection_drop(struct registry *r, uint32_t connection);
-
 /* ---- intent.c ---- */
 enum intent_op { INTENT_NONE, INTENT_ACTIVATE, INTENT_DEL, INTENT_REVOKE };
 struct intent_args {
@@ -282,3 +280,6 @@ bool dataplane_alive(const struct registry *r);
 
 /* ---- session.c ---- */
 uint64_t draw_random(struct registry *r);
+
+/* ---- registry.c ---- */
+uint64_t monotonic_ns(void);

@@ -21,7 +21,7 @@ int registry_fail(struct registry *r, int rc, const char *format, ...)
 	return rc;
 }
 
-static uint64_t monotonic_ns(void)
+uint64_t monotonic_ns(void)
 {
 	struct timespec now;
 
@@ -52,8 +52,8 @@ static int refuse_connection(struct registry *r, uint32_t idx, const char *what)
 }
 
 /*
- * No change is in progress any more: who is PENDING stands in no group, and is dropped; who is
- * ACTIVE stands in some.
+ * No change is in progress any more: who is PENDING stands in no group, and ends, for a challenge
+ * to its port may still be under way; who is ACTIVE stands in some.
  */
 static int settle_connections(struct registry *r)
 {
@@ -65,8 +65,10 @@ static int settle_connections(struct registry *r)
 			return refuse_connection(r, i, "is active and in no group");
 		if (state == FAN_CONNECTION_PENDING && member)
 			return refuse_connection(r, i, "is pending and in a group");
-		if (state == FAN_CONNECTION_PENDING)
-			connection_drop(r, i);
+		if (state != FAN_CONNECTION_PENDING)
+			continue;
+		connection_end(r, i);
+		retire(r, RETIRED_CONNECTION, i, 1);
 	}
 	return 0;
 }

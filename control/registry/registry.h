@@ -75,7 +75,8 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
  * Takes it out of every group (one intent; where memory for that is lacking, at the first
  * housekeeping that has it: never refused for that). `generation` must match or it is -ESTALE and
  * nothing changes. The record is ENDING until its grace period is over, then on_connection_free is
- * called (its port may be reused from then on) and the record is free.
+ * called (its port may be reused from then on) and the record is free. A request to the dataplane
+ * that was made before is done by then, or never will be.
  */
 int registry_connection_del(struct registry *registry, uint64_t id, uint32_t generation);
 typedef void (*registry_on_free)(void *arg, uint64_t connection);
@@ -132,7 +133,10 @@ const struct fan_session *registry_session_next(const struct registry *registry,
 
 /* ---- requests and reports ---- */
 
-/* false: the ring is full (the dataplane is stalled); try again later. */
+/*
+ * False: the ring is full (the dataplane is stalled); try again later. The registry gives it a
+ * deadline of one second.
+ */
 bool registry_request(struct registry *registry, const struct fan_request *request);
 /* Next report of any worker, of the present state region. */
 bool registry_report(struct registry *registry, struct fan_report *report);

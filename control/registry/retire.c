@@ -90,6 +90,7 @@ static void batch_begin(struct registry *r, bool takeover)
 	batch->end = q->head;
 	batch->takeover = takeover;
 	batch->since_ns = r->now_ns;
+	batch->request_head = r->root->request_head;
 	snap(r, batch);
 	q->snapped = q->head;
 	q->batch_head++;
@@ -125,16 +126,36 @@ static uint32_t blocker(const struct registry *r, struct batch *batch)
 	return NONE;
 }
 
+/*
+ * A request names a port, so the port is another's only when the request has left or never will.
+ * The dataplane moves its tail on when that is so, and to the head when it starts.
+ */
+static bool requests_done(const struct registry *r, const struct batch *batch)
+{
+	uint32_t tail, left;
+
+	if (!r->state)
+		return true;
+	tail = __atomic_load_n(&r->state->request_tail, __ATOMIC_ACQUIRE);
+	left = batch->request_head - tail;
+	return left == 0 || left > r->root->request_cnt; /* passed, or impossible and skipped */
+}
+
+static bool rested(const struct registry *r, struct batch *batch)
+{
+	return requests_done(r, batch) && blocker(r, batch) == NONE;
+}
+
 static bool passed(struct registry *r, struct batch *batch)
 {
-	if (blocker(r, batch) == NONE)
+	if (rested(r, batch))
 		return true;
 	if (dataplane_alive(r))
 		return false;
 	/* Dead; unless another one has come meanwhile, whose words are then the ones to wait for.
 	 */
 	dataplane_refresh(r, true);
-	return !dataplane_alive(r) || blocker(r, batch) == NONE;
+	return !dataplane_alive(r) || rested(r, batch);
 }
 
 /* ---- reuse ---- */

@@ -13,7 +13,7 @@
 #define GROUPS	     256
 #define ENDPOINTS    4096
 #define SESSIONS     64
-#define NEXTHOPS     16
+#define NEXTHOPS     64
 #define TAG_KEY_BYTE 0x5a
 
 static void check(bool ok, const char *what)

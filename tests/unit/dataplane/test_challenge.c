@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Challenges go where fanwired says; only the very address that was challenged can answer. */
 #include <criterion/criterion.h>
+#include <rte_ethdev.h>
+#include <time.h>
 
 #include "common/shm/ring.h"
 #include "common/wire/handle.h"
@@ -21,7 +23,15 @@ static void close_one(void)
 
 TestSuite(challenge, .init = open_one, .fini = close_one);
 
-static void request(uint32_t nexthop)
+static uint64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void request_push(uint32_t nexthop, uint64_t deadline_ns)
 {
 	struct fan_request request = {.type = FAN_REQUEST_CHALLENGE,
 				      .nexthop = nexthop,
@@ -30,7 +40,8 @@ static void request(uint32_t nexthop)
 				      .user_generation = 9,
 				      .port = 25555,
 				      .family = 4,
-				      .key_generation = 2};
+				      .key_generation = 2,
+				      .deadline_ns = deadline_ns};
 
 	memcpy(request.address, receiver4, 16);
 	memset(request.handle, 0x42, sizeof(request.handle));
@@ -38,6 +49,11 @@ static void request(uint32_t nexthop)
 	cr_assert(fan_ring_try_push(p.regions.requests, FAN_REQUEST_CNT, sizeof(request),
 				    &p.regions.root->request_head, &p.plane.state->request_tail,
 				    &request));
+}
+
+static void request(uint32_t nexthop)
+{
+	request_push(nexthop, monotonic_ns() + 1000000000u);
 	worker_burst(p.plane.workers[0], NULL, 0);
 	housekeeping(p.plane.workers[0], 0);
 }
@@ -103,4 +119,46 @@ Test(challenge, a_full_report_ring_is_counted)
 		echo(proof, 25555);
 	cr_expect_eq(counter(&p, FAN_COUNTER_echoes_accepted), FAN_REPORT_CNT);
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_report_full), 1);
+}
+
+/* ---- whose port it was is another user's by now ---- */
+
+Test(challenge, is_not_sent_after_its_deadline)
+{
+	request_push(0, monotonic_ns() - 1);
+	housekeeping(p.plane.workers[0], 0);
+	cr_expect_eq(take_all(&p), 0);
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_request_late), 1);
+	cr_expect_eq(p.plane.state->request_tail, 1);
+}
+
+Test(challenge, of_a_predecessor_is_never_sent)
+{
+	request_push(0, UINT64_MAX);
+	request_push(0, UINT64_MAX);
+	pipeline_restart(&p);
+	cr_expect_eq(p.plane.state->run, 2, "the state region was taken over");
+	cr_expect_eq(p.plane.state->request_tail, 2);
+	housekeeping(p.plane.workers[0], 0);
+	cr_expect_eq(take_all(&p), 0);
+	request(0);
+	cr_expect_eq(take_all(&p), 1);
+}
+
+static uint16_t on_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t cnt,
+			    void *seen)
+{
+	*(uint32_t *)seen = p.plane.state->request_tail;
+	return cnt;
+}
+
+Test(challenge, counts_as_done_only_when_it_has_left)
+{
+	uint32_t seen = UINT32_MAX;
+
+	cr_assert_not_null(rte_eth_add_tx_callback(p.plane.port_id, 0, on_transmit, &seen));
+	request(0);
+	cr_expect_eq(seen, 0, "the worker can be stopped right before it sends");
+	cr_expect_eq(p.plane.state->request_tail, 1);
+	cr_expect_eq(take_all(&p), 1);
 }

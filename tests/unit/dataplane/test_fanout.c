@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <sodium.h>
 
+#include "dataplane/frame.h"
 #include "tests/unit/dataplane/pipeline.h"
 
 static struct pipeline p;
@@ -239,4 +240,21 @@ Test(fanout, counts_events_of_a_lingering_group)
 	region_add_group(&p.regions, "alice", 0, 0, 4, 0, 25500);
 	expect(1, 0, 0, FAN_COUNTER_CNT);
 	cr_expect_eq(p.plane.group_states[0].sequence, 1);
+}
+
+/* Users behind many next hops share a burst: a template that another takes the place of is work. */
+Test(fanout, keeps_a_template_of_each_next_hop)
+{
+	struct worker *w = p.plane.workers[0];
+	const struct frame_template *first;
+
+	worker_burst(w, NULL, 0);
+	first = frame_template_get(w, 0);
+	for (uint32_t i = 2; i < 64; i++)
+		region_add_nexthop(&p.regions, i, 4, engine4, (uint16_t)(1000 + i));
+	for (uint32_t i = 2; i < 64; i++)
+		cr_expect_eq(frame_template_get(w, i)->mtu, 1000 + i);
+	for (uint32_t i = 2; i < 64; i++)
+		cr_expect_neq(frame_template_get(w, i), first);
+	cr_expect_eq(first->mtu, 1500);
 }

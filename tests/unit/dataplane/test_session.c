@@ -78,6 +78,16 @@ Test(session, answers_a_retransmission_with_the_original_result)
 	cr_expect_eq(counter(&p, FAN_COUNTER_copies_sent), 4, "a retransmission is not sent again");
 }
 
+static struct fan_result_record pending; /* as it stands when the first copy leaves */
+
+static uint16_t on_transmit(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t cnt,
+			    void *arg)
+{
+	if (!pending.phase)
+		pending = p.plane.session_states[1].results[1];
+	return cnt;
+}
+
 Test(session, answers_a_gap_with_what_it_has)
 {
 	struct fan_result results[FAN_ACK_RESULT_MAX];
@@ -106,7 +116,7 @@ Test(session, forgets_results_after_1024)
 	cr_expect_eq(cumulative, FAN_RESULTS_KEPT + 1);
 }
 
-Test(session, tells_pending_from_interrupted)
+static void expect_interrupted_after(uint32_t restarts)
 {
 	struct fan_result_record *record = &p.plane.session_states[0].results[1];
 	struct frame frame;
@@ -114,13 +124,59 @@ Test(session, tells_pending_from_interrupted)
 
 	publish_one(1, &cumulative);
 	record->phase = FAN_RESULT_PHASE_PENDING;
+	record->epoch = p.plane.state->run;
 	publish(&p, &(struct publish_spec){.sequence = 1, .payload_len = 10});
 	cr_expect_not(take(&p, &frame));
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_publish_pending), 1);
 
+	p.plane.state->run += restarts - 1;
 	pipeline_restart(&p);
 	cr_expect_eq(publish_one(1, &cumulative).status, FAN_RESULT_INTERRUPTED);
 	cr_expect_eq(publish_one(2, &cumulative).sequence, 2, "the stream goes on");
+}
+
+Test(session, tells_pending_from_interrupted)
+{
+	expect_interrupted_after(1);
+}
+
+Test(session, tells_pending_from_interrupted_after_any_number_of_restarts)
+{
+	expect_interrupted_after(256);
+}
+
+/* Accepted, and the work not finished: what a kill leaves between the two. */
+Test(session, a_record_is_pending_in_the_run_that_accepted_it)
+{
+	const struct fan_result_record *record = &p.plane.session_states[1].results[1];
+	struct fan_session *session = &p.regions.sessions[1];
+
+	pipeline_restart(&p);
+	session->state_epoch = p.plane.state->header.creation_epoch;
+	rte_eth_add_tx_callback(p.plane.port_id, 0, on_transmit, NULL);
+	publish(&p, &(struct publish_spec){.slot = 1, .sequence = 1});
+	cr_expect_eq(pending.phase, FAN_RESULT_PHASE_PENDING);
+	cr_expect_eq(pending.epoch, 2);
+	cr_expect_eq(record->phase, FAN_RESULT_PHASE_DONE);
+	cr_expect_eq(record->epoch, p.plane.group_states[0].epoch);
+	take_all(&p);
+}
+
+/* Its result comes back from another worker when another session has its slot already. */
+Test(session, the_packets_of_a_closed_one_take_no_acknowledgement_away)
+{
+	struct worker *w = p.plane.workers[0];
+	struct rte_mbuf *old = rte_pktmbuf_alloc(p.plane.pool);
+	struct packet *packet = packet_of(old);
+	uint64_t cumulative;
+
+	memset(packet, 0, sizeof(*packet));
+	packet->publish.session = pipeline_session(0) ^ UINT64_C(1) << 60;
+	packet->answered = true;
+	stage_add(w->done, &w->done_cnt, old);
+	cr_expect_eq(publish_one(1, &cumulative).status, FAN_RESULT_OK);
+	cr_expect_eq(cumulative, 1);
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_session_closed), 1);
 }
 
 Test(session, never_answers_what_is_not_sealed_rightly)

@@ -170,7 +170,7 @@ static void op_restart(void)
 	registry_set_on_connection_free(f.r, on_free, NULL);
 	for (unsigned i = 0; i < MODEL_MAX; i++) {
 		if (model[i].id && model[i].state == FAN_CONNECTION_PENDING)
-			model[i].id = 0;
+			model[i].state = FAN_CONNECTION_ENDING;
 	}
 }
 

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/unit/registry/fixture.h"
 
@@ -304,4 +305,94 @@ Test(reclaim, a_takeover_without_a_dataplane_waits_for_nobody)
 	fixture_open(&f);
 	cr_assert_gt(counts_of(&f).endpoints_free, 0);
 	connect_user(&f, 1, NULL, 0, NULL);
+}
+
+/* ---- requests to the dataplane name ports ---- */
+
+static uint64_t challenged(void)
+{
+	struct fan_connection spec = connection_spec(&f, 1);
+	struct fan_request request = {.type = FAN_REQUEST_CHALLENGE};
+	const struct fan_connection *c;
+
+	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
+	request.connection = c->id;
+	cr_assert(registry_request(f.r, &request));
+	return c->id;
+}
+
+static void both_pass(void)
+{
+	worker_pass(&f, 0);
+	worker_pass(&f, 1);
+	keep(&f, 1);
+}
+
+static uint32_t *request_tail(void)
+{
+	return &((struct fan_state *)f.state.base)->request_tail;
+}
+
+Test(reclaim, a_port_rests_while_a_request_may_name_it)
+{
+	uint64_t id;
+
+	start_workers();
+	id = challenged();
+	disconnect(&f, id);
+	keep(&f, 1);
+	both_pass();
+	both_pass();
+	cr_assert(is_ending(id), "the workers run, and the request is still to be done");
+	challenged(); /* later ones are not waited for */
+	++*request_tail();
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+Test(reclaim, a_dead_dataplane_does_no_request)
+{
+	uint64_t id;
+
+	start_workers();
+	id = challenged();
+	disconnect(&f, id);
+	keep(&f, 1);
+	both_pass();
+	cr_assert(is_ending(id));
+	dataplane_kill(&f);
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+Test(reclaim, a_restart_of_fanwired_keeps_waiting_for_the_request)
+{
+	uint64_t id;
+
+	start_workers();
+	id = challenged();
+	fixture_close(&f);
+	fixture_open(&f);
+	keep(&f, 1);
+	both_pass();
+	both_pass();
+	cr_assert(is_ending(id));
+	*request_tail() = registry_root(f.r)->request_head;
+	keep(&f, 1);
+	cr_assert_not(is_ending(id));
+}
+
+Test(reclaim, a_request_has_a_deadline)
+{
+	const struct fan_request *slot;
+	struct timespec now;
+	uint64_t now_ns;
+
+	start_workers();
+	challenged();
+	slot = (const void *)((const char *)registry_root(f.r) + registry_root(f.r)->requests_off);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ns = (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
+	cr_assert_gt(slot->deadline_ns, now_ns);
+	cr_assert_leq(slot->deadline_ns, now_ns + SECOND_NS);
 }
