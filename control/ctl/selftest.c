@@ -3,18 +3,21 @@
  * Two canary users on the running system: each must get its own events and nothing else, and the
  * kernel must keep forged datagrams from their sockets. The forgeries are sent from a publisher
  * session's socket, since that stands in the receivers' network namespace.
+ *
+ * The canaries have the same names each time, since a revoked user is remembered for ever; so there
+ * is one selftest at a time.
  */
 #include <errno.h>
-#include <inttypes.h>
+#include <fcntl.h>
 #include <poll.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "client/clock.h"
 #include "client/fanwire.h"
-#include "client/publisher.h"
 #include "common/wire/handle.h"
 #include "control/ctl/api.h"
 #include "control/ctl/output.h"
@@ -23,6 +26,7 @@
 #define DATAGRAM_MAX (FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX + 1)
 #define QUIET_MS     300 /* what did not come by then does not come */
 #define ARRIVE_MS    2000
+#define TURN_MS	     60000 /* for the selftest before this one to end */
 
 struct datagram {
 	uint8_t bytes[DATAGRAM_MAX];
@@ -30,7 +34,7 @@ struct datagram {
 };
 
 struct canary {
-	char name[48];
+	const char *name;
 	struct fan_subscription *subscription;
 	struct datagram captured; /* one that the engine sent to it */
 };
@@ -38,6 +42,7 @@ struct canary {
 struct selftest {
 	const struct ctl *ctl;
 	struct canary a, b;
+	int turn_fd;		      /* holds the lock of take_turn() */
 	struct fan_publisher *forger; /* for its socket only */
 	unsigned delivered, foreign, forged, arrived;
 };
@@ -168,8 +173,8 @@ static bool forge(struct selftest *test, const struct canary *target, const uint
 	int target_fd = fan_subscription_socket(target->subscription);
 
 	if (getsockname(target_fd, (struct sockaddr *)&address, &address_len) == 0 &&
-	    sendto(test->forger->udp, bytes, len, 0, (struct sockaddr *)&address, address_len) ==
-		    (ssize_t)len) {
+	    sendto(fan_publisher_socket(test->forger), bytes, len, 0, (struct sockaddr *)&address,
+		   address_len) == (ssize_t)len) {
 		test->forged++;
 		return true;
 	}
@@ -318,19 +323,53 @@ static int print_verdict(const struct selftest *test, unsigned blocked)
 	return passed ? EXIT_DONE : EXIT_REFUSED;
 }
 
+/*
+ * One selftest at a time on an instance: a lock on the folder of its control socket, where an
+ * administrator who is not root may not write.
+ */
+static bool take_turn(struct selftest *test)
+{
+	const char *slash = strrchr(test->ctl->socket, '/');
+	uint64_t end_ns = clock_deadline(TURN_MS);
+	char folder[256] = ".";
+
+	if (slash)
+		snprintf(folder, sizeof(folder), "%.*s/", (int)(slash - test->ctl->socket),
+			 test->ctl->socket);
+	test->turn_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (test->turn_fd < 0) {
+		output_error(test->ctl, "selftest", "cannot open %s: %s; is fanwired running?",
+			     folder, strerror(errno));
+		return false;
+	}
+	while (flock(test->turn_fd, LOCK_EX | LOCK_NB)) {
+		if ((errno != EWOULDBLOCK && errno != EINTR) || clock_now_ns() > end_ns) {
+			output_error(test->ctl, "selftest",
+				     "cannot lock %s: %s; another selftest runs, and one at a time "
+				     "is all there can be",
+				     folder, strerror(errno));
+			return false;
+		}
+		usleep(50000);
+	}
+	return true;
+}
+
 int run_selftest(const struct ctl *ctl, const struct arguments *arguments)
 {
-	struct selftest test = {.ctl = ctl};
-	uint32_t suffix = randombytes_random();
+	struct selftest test = {.ctl = ctl,
+				.a.name = "fanwire-selftest-a",
+				.b.name = "fanwire-selftest-b",
+				.turn_fd = -1};
 	unsigned blocked = 0;
 	bool finished;
 
-	snprintf(test.a.name, sizeof(test.a.name), "fanwire-selftest-a-%08" PRIx32, suffix);
-	snprintf(test.b.name, sizeof(test.b.name), "fanwire-selftest-b-%08" PRIx32, suffix);
-	finished = run_all(&test, &blocked);
-	/* their sockets and the session end with their connections; nothing else was made */
+	finished = take_turn(&test) && run_all(&test, &blocked);
+	/* their sockets and the session end with their connections; their names stay */
 	fan_publisher_close(test.forger);
 	fan_subscription_close(test.a.subscription);
 	fan_subscription_close(test.b.subscription);
+	if (test.turn_fd >= 0)
+		close(test.turn_fd);
 	return finished ? print_verdict(&test, blocked) : EXIT_REFUSED;
 }

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """fanwirectl: every command, its exit statuses, -j before and after, and the names that hold in JSON."""
 import base64
+import contextlib
 import json
 import re
+import sqlite3
 import subprocess
 
 import pytest
@@ -232,8 +234,37 @@ def test_selftest_proves_delivery_and_blocking(instance):
     (result,) = instance.ctl_json("selftest")
     assert result["passed"] is True and result["delivered"] > 0
     assert result["forged"] == result["blocked"] > 0
-    # It leaves nothing behind.
-    assert wait_for(lambda: not [c for c in instance.connections() if "selftest" in c["user"]])
+    assert no_canaries(instance)
+
+
+def no_canaries(instance):
+    return wait_for(lambda: not [c for c in instance.connections() if "selftest" in c["user"]])
+
+
+def test_selftest_again_leaves_nothing_more(instance):
+    """A canary is revoked, and a revoked user is remembered for ever: so it is the same two each time."""
+    (database,) = (instance.dir / "state").glob("*.db")
+
+    def remembered():
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return sorted(connection.execute("SELECT name FROM users"))
+
+    instance.ctl("selftest")
+    users = remembered()
+    assert users, "none is remembered: the test proves nothing"
+    for _ in range(3):
+        (result,) = instance.ctl_json("selftest")
+        assert result["passed"] is True
+    assert remembered() == users
+    assert no_canaries(instance)
+
+
+def test_selftests_at_once_take_turns(instance):
+    running = [subprocess.Popen(instance.ctl_command("selftest"), env=instance.ctl_env(), text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(3)]
+    outputs = [one.communicate(timeout=60)[0] for one in running]
+    assert [one.returncode for one in running] == [0, 0, 0], outputs
+    assert no_canaries(instance)
 
 
 def test_selftest_fails_where_delivery_is_broken(make_instance):
