@@ -150,6 +150,7 @@ class Subscriber:
         if delivery.type == wire.CHALLENGE and self.answer_challenges:
             self.udp.sendto(wire.echo(delivery), self.engine)
         if delivery.type == wire.DELIVERY:
+            delivery.arrived_ns = time.time_ns()
             with self.changed:
                 self.packets.append(packet)
                 self.assemble(delivery)
@@ -285,7 +286,8 @@ class Publisher:
                 packets[self.number] = packet
             results += self.wait(packets, timeout)
         last = results[-1]
-        last.sent = min(result.sent for result in results)
+        one_stream = len({result.epoch for result in results}) == 1
+        last.sent = min(result.sent for result in results) if one_stream else 0
         return last
 
     def close(self):
