@@ -10,6 +10,7 @@ build() { # FOLDER MESON-OPTION... -- TARGET...
 	shift
 	if [ ! -e "$folder/build.ninja" ] || [ "$(cat "$folder/.options" 2>/dev/null)" != "${options[*]}" ]; then
 		[ ! -e "$folder/build.ninja" ] || verb=configure
+		[ $verb = configure ] || echo "building in $folder/, from nothing: this takes minutes"
 		/usr/bin/meson $verb "$folder" "${options[@]}" >"$folder.log" 2>&1 ||
 			{ cat "$folder.log"; rm -f "$folder.log"; return 1; }
 		mv "$folder.log" "$folder/setup.log"
