@@ -43,7 +43,7 @@ static void audit_foreign_id(struct registrations *all, uint64_t id, const uint8
 	audit_add(all->engine->audit, &record);
 }
 
-static bool check_host(const struct registrations *all, struct refusal *refusal)
+static bool check_host(const struct registrations *all, struct moment now, struct refusal *refusal)
 {
 	const struct engine *engine = all->engine;
 	const char *failed = engine_wall_failed(engine);
@@ -51,10 +51,17 @@ static bool check_host(const struct registrations *all, struct refusal *refusal)
 	if (failed)
 		return refuse(refusal, MESSAGE_ERROR_WALL_FAILED,
 			      "nothing is granted while a wall has failed: %.200s", failed);
-	if (!registry_state(engine->registry) || !registry_dataplane_alive(engine->registry))
+	switch (engine_dataplane_state(engine, now)) {
+	case DATAPLANE_RUNNING:
+		return true;
+	case DATAPLANE_STALLED:
 		return refuse(refusal, MESSAGE_ERROR_NO_DATAPLANE,
-			      "the dataplane is not running; start fanwire-dataplane");
-	return true;
+			      "the dataplane does not move; see fanwirectl doctor");
+	case DATAPLANE_STOPPED:
+		break;
+	}
+	return refuse(refusal, MESSAGE_ERROR_NO_DATAPLANE,
+		      "the dataplane is not running, or still starting; start fanwire-dataplane");
 }
 
 static bool check_token(const struct registrations *all, const char *text, struct moment now,
@@ -292,7 +299,7 @@ void register_on_message(struct registrations *all, const struct message *messag
 	uint8_t handle[FAN_HANDLE_LEN];
 	const struct user *user;
 
-	if (!check_host(all, &refusal) ||
+	if (!check_host(all, now, &refusal) ||
 	    !check_token(all, message->u.client.token, now, &claims, &refusal) ||
 	    !check_id(all, message, &claims, &refusal))
 		goto refused;

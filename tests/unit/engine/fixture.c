@@ -138,6 +138,21 @@ void fixture_stop(struct fixture *f)
 	audit_close(e->audit);
 }
 
+struct fan_worker_state *fixture_worker(struct fixture *f)
+{
+	char *base = f->state.base;
+
+	return (void *)(base + ((struct fan_state *)f->state.base)->workers_off);
+}
+
+static void worker_pass(struct fixture *f)
+{
+	__atomic_fetch_add(&fixture_worker(f)->quiescent, 2, __ATOMIC_SEQ_CST);
+	fixture_worker(f)->heartbeat_ns = f->now.mono_ns;
+	((struct fan_state *)f->state.base)->request_tail =
+		registry_root(f->engine.registry)->request_head;
+}
+
 void dataplane_start(struct fixture *f)
 {
 	const struct fan_registry *root = registry_root(f->engine.registry);
@@ -162,6 +177,8 @@ void dataplane_start(struct fixture *f)
 	state->session_cnt = root->session_cnt;
 	state->worker_cnt = 1;
 	state->run = 1;
+	fixture_worker(f)->quiescent = 1;
+	worker_pass(f);
 	state->request_tail = root->request_head;
 	fan_region_set_ready(&f->state);
 	settle(f, 100);
@@ -177,6 +194,8 @@ void settle(struct fixture *f, uint64_t after_ms)
 	f->now.mono_ns += after_ms * 1000000;
 	f->now.unix_s += after_ms / 1000;
 	for (unsigned i = 0; i < 4; i++) {
+		if (f->state.base)
+			worker_pass(f);
 		registry_housekeeping(f->engine.registry, f->now.mono_ns);
 		registrations_tick(f->engine.registrations, f->now);
 		sessions_tick(f->engine.sessions, f->now);

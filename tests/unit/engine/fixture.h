@@ -30,9 +30,10 @@ void fixture_fini(struct fixture *f);
 /* Database, registry, link, registrations, sessions: as fanwired starts, and stops. */
 void fixture_start(struct fixture *f);
 void fixture_stop(struct fixture *f);
-/* The dataplane's stand-in: a state region with one worker that holds nothing. */
+/* The dataplane's stand-in: a state region, and one worker whose loop runs in settle(). */
 void dataplane_start(struct fixture *f);
 void dataplane_stop(struct fixture *f);
+struct fan_worker_state *fixture_worker(struct fixture *f);
 
 /* Runs the event loop until nothing is left to do, with housekeeping, `after_ms` later. */
 void settle(struct fixture *f, uint64_t after_ms);

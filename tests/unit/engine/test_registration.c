@@ -270,6 +270,25 @@ Test(registration, nothing_is_granted_without_a_dataplane)
 	cr_assert_eq(told(&f, MESSAGE_REFUSE, ref, 0)->error, MESSAGE_ERROR_NO_DATAPLANE);
 }
 
+/* Its region's lock is held from its start to its end; it runs only in between. */
+Test(registration, a_dataplane_runs_when_its_workers_do)
+{
+	struct fan_worker_state *worker = fixture_worker(&f);
+
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_RUNNING);
+	worker->quiescent++; /* before its loop, or after it */
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_STOPPED);
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, ask(&f, "alice", 0), 0)->error,
+		     MESSAGE_ERROR_NO_DATAPLANE);
+	worker->quiescent++;
+	worker->heartbeat_ns = 0; /* the present run's first is still to come */
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_STOPPED);
+	worker->heartbeat_ns = f.now.mono_ns - ENGINE_STALLED_NS - 1;
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_STALLED);
+	worker->heartbeat_ns = f.now.mono_ns;
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_RUNNING);
+}
+
 Test(registration, bad_tokens_change_nothing)
 {
 	struct message message = {.type = MESSAGE_REGISTER, .ref = 700};
