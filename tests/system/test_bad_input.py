@@ -6,11 +6,16 @@ import hashlib
 import hmac
 import json
 import os
+import select
+import signal
+import socket
 import sqlite3
+import struct
 import subprocess
 import time
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import peer
 import wire
@@ -112,7 +117,7 @@ def test_a_publish_ahead_of_its_order_waits(instance):
 
 
 def test_a_forged_acknowledgement_is_not_believed(instance):
-    """A forged acknowledgement: the library's publisher goes on asking for the real one."""
+    """A forged acknowledgement, as docs/wire-format.md has a publisher check it."""
     publisher = instance.publisher()
     instance.subscribe("acked")
     forger = instance.as_engine()
@@ -122,6 +127,76 @@ def test_a_forged_acknowledgement_is_not_believed(instance):
     assert wait_for(lambda: publisher.receive(0.1))
     assert publisher.refused_acks == 1 and not publisher.results
     assert publisher.publish("acked", "x").sent == 1
+
+
+class Wire:
+    """What passes the receivers' interface, and the UDP datagrams of Fanwire among it."""
+
+    def __init__(self, instance):
+        self.port = instance.engine_port
+        self.socket = instance.socket_in(instance.receiver_netns, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        self.socket.bind((instance.receiver_if, 3))
+        self.socket.settimeout(5)
+
+    def next(self, kind):
+        """(datagram, the other's port) of the next datagram of this type over IPv4."""
+        while True:
+            packet, (_, protocol, *_) = self.socket.recvfrom(65536)
+            if protocol != 0x0800 or packet[9] != socket.IPPROTO_UDP:
+                continue
+            udp = packet[(packet[0] & 15) * 4:]
+            ports = struct.unpack_from(">HH", udp)
+            if self.port in ports and udp[8:10] == bytes([1, kind]):
+                return udp[8:], ports[1] if ports[0] == self.port else ports[0]
+
+
+def seal_ack(key, session, counter, number):
+    """An acknowledgement as the engine would make it, had it this key: `number` was sent to 9 of 9."""
+    header = struct.pack(">BBB5xQQ", 1, wire.ACK, 1, session, counter)
+    body = struct.pack(">Q", number) + struct.pack(">QQQIIH6x", number, 99, 99, 9, 9, 0)
+    return header + AESGCM(key).encrypt(struct.pack(">IQ", 2, counter), body, header)
+
+
+def test_the_library_believes_no_forged_acknowledgement(instance):
+    """A forged acknowledgement: a program with libfanwire goes on asking until the real one comes, and tells that."""
+    subscriber, credential, seen = instance.subscribe("lib-acked"), instance.credential(), Wire(instance)
+    program = subprocess.Popen(
+        ["stdbuf", "-oL", str(BUILD / "client/example-publish"), credential["name"], "lib-acked"], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "FANWIRE_CLIENT_SOCKET": str(instance.client_socket), "FANWIRE_SECRET": credential["secret"]})
+
+    def publish(line):
+        program.stdin.write(line + "\n")
+        program.stdin.flush()
+
+    try:
+        publish("first")
+        assert "sequence 1: sent to 1 of 1" in program.stdout.readline()
+        packet, _ = seen.next(wire.PUBLISH)
+        session = int.from_bytes(packet[8:16], "big")
+        genuine, port = seen.next(wire.ACK)
+        counter = int.from_bytes(genuine[16:24], "big")
+        instance.kill("dataplane", signal.SIGSTOP)
+        publish("second")
+        packet, same_port = seen.next(wire.PUBLISH)
+        assert port == same_port and int.from_bytes(packet[8:16], "big") == session
+        forgeries = [genuine, genuine[:16] + (counter + 1).to_bytes(8, "big") + genuine[24:]]
+        forgeries += [seal_ack(key, session, counter + ahead, 2)
+                      for key in (bytes(16), wire.handle("lib-acked"), os.urandom(16)) for ahead in (1, 2, 3000)]
+        right_size = seal_ack(bytes(16), session, counter + 1, 2)
+        forgeries += [right_size[:length] for length in range(len(right_size))]
+        for forged in forgeries:
+            instance.as_engine().sendto(forged, (instance.receiver4, port))
+        for _ in range(3):
+            packet, _ = seen.next(wire.PUBLISH)  # it asks again, and again
+        assert not select.select([program.stdout], [], [], 0.3)[0], program.stdout.readline()
+        instance.kill("dataplane", signal.SIGCONT)
+        assert "sequence 2: sent to 1 of 1" in program.stdout.readline()
+        assert [e.payload for e in subscriber.wait_events(2)] == [b"first", b"second"]
+    finally:
+        instance.kill("dataplane", signal.SIGCONT)
+        program.kill()
+        program.communicate()
 
 
 def test_truncated_packets_are_counted(instance):
@@ -159,7 +234,7 @@ def test_an_oversized_event_is_refused(instance):
     assert (result.status, result.sent) == ("too_large", 0)
     assert counted(instance, "drop_publish_size", before)
     run = instance.ctl("publish", "big", "-", input="x" * (1024 * 1024 + 1), check=False)
-    assert run.returncode == 2 and "1048576" in run.stderr.replace(",", "") or "1 MiB" in run.stderr
+    assert run.returncode == 2 and ("1048576" in run.stderr.replace(",", "") or "1 MiB" in run.stderr), run.stderr
 
 
 def test_an_invalid_channel_is_refused(instance):
@@ -358,8 +433,48 @@ def test_the_control_socket_is_not_for_everyone(instance):
 
 # ---- full ----------------------------------------------------------------------------------------
 
-def test_a_full_table_refuses_plainly(make_instance):
-    """A full table: connections, users, and groups."""
+def test_a_full_table_of_users_refuses_plainly(make_instance):
+    """A full table: users."""
+    instance = make_instance(config={"limits.max_users": 64}).up()
+    made = [instance.subscribe(f"user-{i}") for i in range(64)]
+    with pytest.raises(peer.Refused) as refused:
+        instance.subscribe("user-64")
+    assert refused.value.error == "limit_overall" and "max_users" in refused.value.message
+    instance.subscribe("user-0")  # who is there may still come again
+    publisher = instance.publisher()
+    for i, subscriber in enumerate(made):
+        assert publisher.publish(f"user-{i}", "x").sent == (2 if i == 0 else 1)
+        assert subscriber.wait_events(1)
+    made[1].close()
+    assert wait_for(lambda: not instance.connections("user-1"))
+    late = instance.subscribe("user-64")
+    assert publisher.publish("user-64", "x").sent == 1 and late.wait_events(1)
+
+
+def test_a_full_table_of_groups_refuses_plainly(make_instance):
+    """A full table: groups. What does not fit is told so, none of its groups is made, and there is room for less."""
+    instance = make_instance(config={"limits.max_users": 64, "limits.max_groups": 64, "times.linger": 1}).up()
+    rooms = [f"room-{i}" for i in range(15)]
+    made = [instance.subscribe(f"groups-{i}", threads=rooms) for i in range(4)]  # 16 groups each
+    before = instance.status()["groups"]
+    try:
+        ended = instance.subscribe("groups-4", wait=False).wait_ended()
+        assert ended and "max_groups" in ended["message"], ended
+    except peer.Refused as refused:
+        assert "max_groups" in refused.message
+    assert instance.status()["groups"] == before
+    publisher = instance.publisher()
+    for i, subscriber in enumerate(made):
+        assert publisher.publish(f"groups-{i}", "x", channel=wire.thread_channel("room-14")).sent == 1
+        assert subscriber.wait_events(1)
+    made[0].close()
+    assert wait_for(lambda: instance.status()["groups"]["total"] == 48)
+    late = instance.subscribe("groups-4", threads=rooms)
+    assert publisher.publish("groups-4", "x").sent == 1 and late.wait_events(1)
+
+
+def test_a_full_table_of_connections_refuses_plainly(make_instance):
+    """A full table: connections."""
     instance = make_instance(config={"limits.max_connections": 4, "limits.max_users": 64, "limits.max_groups": 64}).up()
     made = [instance.subscribe(f"full-{i}") for i in range(4)]
     with pytest.raises(peer.Refused) as refused:
