@@ -4,13 +4,13 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/types.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bpf/scope.h"
@@ -19,6 +19,7 @@
 #define SUBJECT	     "steer"
 #define PROGRAM	     "fanwire_steer"
 #define MAPS_MAX     16
+#define LOCK_DIR     "/run"
 #define LOCK_TRIES   20
 #define LOCK_WAIT_US 100000
 
@@ -70,27 +71,63 @@ static int arguments_complete(struct steer_port *steer, const struct fan_config 
 	return (size_t)len < sizeof(steer->vdev) ? 0 : -E2BIG;
 }
 
-/* An abstract socket's name is free again the moment its process is dead, however it died. */
+/* Of the interface as the kernel tells it apart, not by a name that each namespace may have. */
+static int lock_path(struct steer_port *steer)
+{
+	struct stat netns;
+
+	if (stat("/proc/thread-self/ns/net", &netns))
+		return -errno;
+	snprintf(steer->lock_path, sizeof(steer->lock_path), LOCK_DIR "/fanwire-steer-%ju-%u.lock",
+		 (uintmax_t)netns.st_ino, steer->ifindex);
+	return 0;
+}
+
+/* 0, -EAGAIN: another has it, or it was deleted meanwhile by who had it; or another -errno. */
+static int lock_try(struct steer_port *steer)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = open(steer->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct stat ours, named;
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (fcntl(fd, F_OFD_SETLK, &whole) || fstat(fd, &ours))
+		err = errno == EACCES ? -EAGAIN : -errno;
+	else if (stat(steer->lock_path, &named) || named.st_ino != ours.st_ino)
+		err = -EAGAIN;
+	if (err)
+		close(fd);
+	else
+		steer->lock_fd = fd;
+	return err;
+}
+
+/*
+ * A lock on a file that only root can make: free again the moment its process is dead, however it
+ * died. Not in region_dir: instances differ in that, and the interface is what must not be shared.
+ */
 static int interface_lock(struct steer_port *steer)
 {
-	struct sockaddr_un name = {.sun_family = AF_UNIX};
-	int len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "fanwire-steer-%s",
-			   steer->interface);
+	int err = lock_path(steer);
 
-	steer->lock_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (steer->lock_fd < 0)
-		return -errno;
+	if (!err)
+		err = lock_try(steer);
 	/* Again for a while: one that was killed a moment ago is still being taken apart. */
-	for (unsigned i = 0; i < LOCK_TRIES; i++) {
-		if (bind(steer->lock_fd, (const struct sockaddr *)&name,
-			 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) ==
-		    0)
-			return 0;
+	for (unsigned i = 0; err == -EAGAIN && i < LOCK_TRIES; i++) {
 		usleep(LOCK_WAIT_US);
+		err = lock_try(steer);
 	}
-	fan_log(FAN_LOG_ERROR, SUBJECT, "another fanwire-dataplane uses interface %s",
-		steer->interface);
-	return -EADDRINUSE;
+	if (err == -EAGAIN) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "another fanwire-dataplane uses interface %s",
+			steer->interface);
+		return -EADDRINUSE;
+	}
+	if (err)
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s, the lock of interface %s: %s",
+			steer->lock_path, steer->interface, strerror(-err));
+	return err;
 }
 
 /* Descriptor of the attached program, 0 where there is none; its name and maps into *info. */
@@ -230,7 +267,9 @@ int steer_port_configure(const struct steer_port *steer, const struct fan_config
 
 void steer_port_close(struct steer_port *steer)
 {
-	if (steer->lock_fd >= 0)
+	if (steer->lock_fd >= 0) {
+		unlink(steer->lock_path); /* while it is ours */
 		close(steer->lock_fd);
+	}
 	steer->lock_fd = -1;
 }

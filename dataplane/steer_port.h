@@ -12,7 +12,8 @@ struct steer_port {
 	char interface[16];	     /* "" where the port is not AF_XDP */
 	char vdev[2 * FAN_PATH_MAX]; /* the port's arguments, completed */
 	unsigned ifindex;
-	int lock_fd; /* says that a live process steers this interface */
+	char lock_path[64];
+	int lock_fd; /* says that a live process steers this interface; -1: none */
 };
 
 /* Before EAL starts: completes the arguments, takes the interface, detaches what a dead predecessor

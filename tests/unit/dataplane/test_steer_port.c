@@ -10,6 +10,10 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "bpf/scope.h"
 #include "common/log.h"
@@ -19,7 +23,7 @@
 #define PORT "net_af_xdp0,iface=dpU0,start_queue=0,queue_count=1"
 
 static struct fan_config config;
-static struct steer_port steer;
+static struct steer_port steer = {.lock_fd = -1};
 static struct bpf_object *object; /* the attached program's; NULL: none */
 
 /* A network namespace of the test's own, gone with its process. */
@@ -39,6 +43,7 @@ static void open_one(void)
 
 static void close_one(void)
 {
+	steer_port_close(&steer);
 	bpf_object__close(object);
 }
 
@@ -124,6 +129,35 @@ Test(steer_port, takes_an_interface_once)
 	steer_port_close(&other);
 	steer_port_close(&steer);
 	cr_expect_eq(steer_port_open(&other, &config), 0);
+	steer_port_close(&other);
+	cr_expect_neq(access(other.lock_path, F_OK), 0, "nothing is left behind");
+}
+
+/* Nor does anybody but root keep a dataplane from its interface. */
+Test(steer_port, is_not_kept_out_by_a_name_that_anybody_can_take)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0fanwire-steer-dpU0"};
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	cr_assert_eq(bind(fd, (struct sockaddr *)&name,
+			  offsetof(struct sockaddr_un, sun_path) + sizeof("fanwire-steer-dpU0")),
+		     0);
+	cr_expect_eq(steer_port_open(&steer, &config), 0);
+	close(fd);
+}
+
+/* The kernel takes its lock back; the file stays, and is in nobody's way. */
+Test(steer_port, takes_over_from_a_killed_one)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(steer_port_open(&steer, &config) ? 1 : 0);
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert_eq(status, 0);
+	cr_expect_eq(steer_port_open(&steer, &config), 0);
+	cr_expect_eq(access(steer.lock_path, F_OK), 0);
 }
 
 Test(steer_port, names_what_is_missing)
