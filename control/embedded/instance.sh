@@ -23,6 +23,11 @@ set -euo pipefail
 RUN_DIR=${RUN_DIR:-/run/fanwire}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
+settings=(NAME BUILD_DIR STATE_DIR ENGINE_NETNS RECEIVER_NETNS ENGINE_IF RECEIVER_IF ENGINE4 RECEIVER4
+	ENGINE6 RECEIVER6 ENGINE_PORT PORT_FIRST PORT_LAST METRICS_PORT HUGE_PAGES WORKERS)
+declare -A given # in the environment; where an instance is up, its own settings hold
+for setting in "${settings[@]}"; do [ -z "${!setting+x}" ] || given[$setting]=${!setting}; done
+
 # shellcheck disable=SC1091 # written by create
 [ -e "$RUN_DIR/instance.env" ] && . "$RUN_DIR/instance.env"
 
@@ -41,8 +46,6 @@ METRICS_PORT=${METRICS_PORT:-9617}
 HUGE_PAGES=${HUGE_PAGES:-160}                # pages of 2 MiB that are needed; 0: run without
 WORKERS=${WORKERS:-1}
 
-settings=(NAME BUILD_DIR STATE_DIR ENGINE_NETNS RECEIVER_NETNS ENGINE_IF RECEIVER_IF ENGINE4 RECEIVER4
-	ENGINE6 RECEIVER6 ENGINE_PORT PORT_FIRST PORT_LAST METRICS_PORT HUGE_PAGES WORKERS)
 conf=$RUN_DIR/fanwire.conf
 huge_lock=/run/lock/fanwire-hugepages
 
@@ -87,14 +90,15 @@ check_free() { # only before the first start: afterwards what is taken is ours
 	local taken
 	taken=$(ss -Huanp "sport >= :$PORT_FIRST and sport <= :$PORT_LAST")
 	[ -z "$taken" ] ||
-		fail "the range $PORT_FIRST-$PORT_LAST is for scoped sockets only, but is in use; choose another network.port_first/port_last or end the owner: $taken"
+		fail "the range $PORT_FIRST-$PORT_LAST is for scoped sockets only, but is in use; end its owner, or choose another (network.port_first, port_last): PORT_FIRST=30000 PORT_LAST=31999 ./dev up. Owner: $taken"
 	[ -z "$ENGINE_NETNS" ] || return 0 # a namespace of its own: nothing can be taken there
 	taken=$(ss -Hulnp "sport = :$ENGINE_PORT")
 	[ -z "$taken" ] ||
-		fail "UDP port $ENGINE_PORT is taken, set another network.engine_port or end its owner: $taken"
+		fail "UDP port $ENGINE_PORT is taken; end its owner, or choose another (network.engine_port): ENGINE_PORT=$((ENGINE_PORT + 1)) ./dev up. Owner: $taken"
+	[ "$METRICS_PORT" != 0 ] || return 0
 	taken=$(ss -Htlnp "sport = :$METRICS_PORT")
 	[ -z "$taken" ] ||
-		fail "TCP port $METRICS_PORT is taken, set another control.metrics_port (0: none): $taken"
+		fail "TCP port $METRICS_PORT is taken; end its owner, or choose another (control.metrics_port; 0: none): METRICS_PORT=$((METRICS_PORT + 1)) ./dev up. Owner: $taken"
 }
 
 # ---- network -------------------------------------------------------------------------------------
@@ -103,7 +107,7 @@ make_netns() {
 	local netns=$1
 	grep -qx "netns $netns" "$RUN_DIR/undo" && return
 	[ ! -e "/run/netns/$netns" ] ||
-		fail "network namespace $netns exists and is not this instance's: ip netns del $netns, or set another name"
+		fail "network namespace $netns exists and is not this instance's: ip netns del $netns, or choose another name: RECEIVER_NETNS=NAME ./dev up"
 	ip netns add "$netns"
 	remember "netns $netns"
 	ip -n "$netns" link set lo up
@@ -117,7 +121,7 @@ make_network() {
 	make_netns "$RECEIVER_NETNS"
 	grep -qx "link $ENGINE_IF" "$RUN_DIR/undo" && return
 	in_netns "$ENGINE_NETNS" ip link show "$ENGINE_IF" >/dev/null 2>&1 &&
-		fail "interface $ENGINE_IF exists and is not this instance's: ip link del $ENGINE_IF, or set another name"
+		fail "interface $ENGINE_IF exists and is not this instance's: ip link del $ENGINE_IF, or choose another name: ENGINE_IF=NAME ./dev up"
 	# Made in its final place: a name of ours never shows in another namespace.
 	in_netns "$ENGINE_NETNS" ip link add "$ENGINE_IF" type veth \
 		peer name "$RECEIVER_IF" netns "$RECEIVER_NETNS" ||
@@ -144,10 +148,17 @@ configure_end() { # NETNS INTERFACE ADDRESS4 ADDRESS6
 
 # ---- memory --------------------------------------------------------------------------------------
 
+how_to_have_them="To have them: free memory, then ./dev down and ./dev up"
+
 make_huge_pages() { # sets `huge` to the number of pages; the remembered figure is what we added
 	huge=$HUGE_PAGES
 	[ "$huge" -gt 0 ] || return 0
 	if grep -q '^hugepages ' "$RUN_DIR/undo"; then return; fi
+	if mountpoint -q "$RUN_DIR/regions"; then # made without: its regions are in use
+		huge=0
+		say "runs without huge pages (slower). $how_to_have_them"
+		return
+	fi
 	if ! grep -q '^Hugepagesize: *2048 kB' /proc/meminfo; then
 		say "no huge pages of 2 MiB on this machine: running without (slower)"
 		huge=0
@@ -162,7 +173,7 @@ make_huge_pages() { # sets `huge` to the number of pages; the remembered figure 
 	after=$(cat /proc/sys/vm/nr_hugepages)
 	if [ $((after - total)) -lt "$huge" ]; then
 		echo "$total" >/proc/sys/vm/nr_hugepages
-		say "too few huge pages (wanted $huge of 2 MiB, could get $((after - total))): running without (slower); free memory and run again for them"
+		say "too few huge pages (wanted $huge of 2 MiB, could get $((after - total))): running without (slower). $how_to_have_them"
 		huge=0
 	else
 		remember "hugepages $huge"
@@ -251,7 +262,10 @@ write_config() {
 		[ "$huge" = 0 ] || echo "dataplane.eal_args=\"--huge-dir $RUN_DIR/regions\""
 		echo "control.metrics_port=$METRICS_PORT"
 		[ $# = 0 ] || printf '%s\n' "$@"
-	} | render >"$conf.new" || fail "configuration not written"
+	} | {
+		echo "// Made by ./dev up, which writes it anew each time, from $here/fanwire.conf: change that one."
+		render
+	} >"$conf.new" || fail "configuration not written"
 	mv "$conf.new" "$conf"
 	"$(program fanwired)" --check-config "$conf" >/dev/null || fail "configuration $conf refused"
 }
@@ -262,6 +276,10 @@ create() {
 	[ -e "$RUN_DIR/undo" ] || check_free
 	touch "$RUN_DIR/undo"
 	local setting
+	for setting in "${!given[@]}"; do
+		[ "${given[$setting]}" = "${!setting}" ] ||
+			say "$setting=${given[$setting]} is not taken up: this instance was made with ${!setting}; ./dev down first"
+	done
 	for setting in "${settings[@]}"; do echo "$setting=${!setting@Q}"; done >"$RUN_DIR/instance.env"
 	make_network
 	make_huge_pages
@@ -287,9 +305,21 @@ running() { # PROGRAM: prints its process id; a recycled number is not taken for
 	echo "$pid"
 }
 
+tell_older() { # PROGRAM PID: an instance that runs is left alone, but not silently
+	local older=()
+	[ "/proc/$2/exe" -ef "$(program "$1")" ] || older+=(build)
+	[ "$(cat "$RUN_DIR/$1.conf-sum" 2>/dev/null)" = "$(cksum <"$conf")" ] || older+=(configuration)
+	[ ${#older[@]} = 0 ] ||
+		say "$1 (process $2) runs an older ${older[0]}${older[1]:+ and ${older[1]}}: ./dev down and ./dev up use the new one"
+}
+
 start() { # PROGRAM
 	local pid
-	if pid=$(running "$1"); then return; fi
+	if pid=$(running "$1"); then
+		tell_older "$1" "$pid"
+		return
+	fi
+	cksum <"$conf" >"$RUN_DIR/$1.conf-sum" # of what it reads
 	ulimit -n "$(ulimit -Hn)" # each subscriber holds one
 	# Its own session, nothing inherited but the log: it outlives the shell that started it.
 	local argv=(setsid "$(program "$1")" --config "$conf")
@@ -360,7 +390,7 @@ destroy() {
 		esac
 	done
 	rm -rf "/var/run/dpdk/fanwire-$NAME" "/var/run/dpdk/$NAME"
-	rm -f "$RUN_DIR"/{undo,instance.env,fanwire.conf,control.sock,client.sock}
+	rm -f "$RUN_DIR"/{undo,instance.env,fanwire.conf,fanwired.conf-sum,dataplane.conf-sum,control.sock,client.sock}
 	rmdir "$RUN_DIR/bpf" "$RUN_DIR/regions" 2>/dev/null || true
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a compiler does not check: layering, one builder of delivery headers, form of the sources.
+"""What a compiler does not check: layering, one builder of delivery headers, form of the sources, tests that pages name.
 
 Prints FILE:LINE: what is wrong, for every finding, and fails if there is one.
 """
@@ -50,7 +50,7 @@ LONG_FUNCTION = 60
 
 def tracked():
     out = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True
     ).stdout
     return sorted(name for name in out.decode().split("\0") if name and (ROOT / name).is_file())
 
@@ -107,6 +107,39 @@ def check_licence(name, lines):
         yield 1, f"no licence line in the first three: {wanted}"
 
 
+# `test_file.py: name` or `unit-program: name`, and then perhaps more names of the same file.
+NAMED_TESTS = re.compile(r"`(test_\w+\.py|unit-[\w-]+):\s+(\w+)`((?:,\s+`\w+`)*)")
+
+
+def known_tests(names):
+    """File or program, as pages name it -> the tests in it."""
+    known = {}
+    for name in names:
+        path = pathlib.PurePath(name)
+        if name.startswith("tests/system/test_"):
+            known[path.name] = set(re.findall(r"^def (\w+)\(", (ROOT / name).read_text(), re.M))
+        elif name.startswith("tests/unit/") and path.name.startswith("test_"):
+            found = set(re.findall(r"^(?:Parameterized)?Test\(\w+,\s*(\w+)", (ROOT / name).read_text(), re.M))
+            noun = path.stem.removeprefix("test_").replace("_", "-")
+            for program in (f"unit-{noun}", f"unit-{path.parent.name}-{noun}"):
+                known.setdefault(program, set()).update(found)
+    return known
+
+
+def check_named_tests(names):
+    """A page that promises a test is wrong where there is none."""
+    known = known_tests(names)
+    for name in names:
+        if not name.endswith(".md"):
+            continue
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for match in NAMED_TESTS.finditer(text):
+            file, first, more = match.groups()
+            for test in (first, *re.findall(r"`(\w+)`", more)):
+                if test not in known.get(file, ()):
+                    yield name, text.count("\n", 0, match.start()) + 1, f"no such test: {file}: {test}"
+
+
 def check_format(names):
     sources = [name for name in names if name.endswith((".c", ".h"))]
     run = subprocess.run(
@@ -157,6 +190,7 @@ def main():
             notes += long_functions(name, lines)
         for check in checks:
             findings += [(name, number, text) for number, text in check(name, lines)]
+    findings += check_named_tests(names)
     findings += check_format(names)
     findings += check_shell(names)
     for note in notes:
