@@ -2,6 +2,8 @@
 """An event goes to every connection of its user, in sequence, and to nobody else."""
 import json
 import os
+import random
+import select
 import subprocess
 import threading
 
@@ -106,6 +108,41 @@ def test_one_event_reaches_each_connection_as_the_same_bytes(instance, family):
         (event,) = subscriber.wait_events(1)
         assert (event.payload, event.kind, event.epoch) == (b"to all", 7, result.epoch)
         assert subscriber.packets == subscribers[0].packets
+
+
+class LossyPublisher(peer.Publisher):
+    """Loses a third of what it sends and a third of the answers; from a constant, so that each run is the same."""
+
+    def __init__(self, *args, **how):
+        self.chance = random.Random(20)
+        super().__init__(*args, **how)
+
+    def send(self, packet):
+        if self.chance.random() > 0.33:
+            super().send(packet)
+
+    def receive(self, timeout):
+        if self.chance.random() > 0.33:
+            return super().receive(timeout)
+        if select.select([self.udp], [], [], timeout)[0]:
+            self.udp.recv(65536)  # an acknowledgement, gone
+        return False
+
+
+def test_publishes_that_get_lost_are_repaired_whatever_their_kind(instance):
+    """Critical events, there, retried with sleeps; here every event is repaired the same way: each once, in order."""
+    events = ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed", "chatter"]
+    subscriber = instance.subscribe("critical")
+    publisher = LossyPublisher(instance.client_socket, **instance.credential())
+    instance.opened.append(publisher)
+    before = instance.counters()["publishes_repeated"]
+    for i in range(60):
+        kind = i % len(events)
+        result = publisher.publish("critical", f"{events[kind]} {i}", kind=kind, timeout=20)
+        assert (result.status, result.sent, result.sequence) == ("ok", 1, i + 1)
+    got = subscriber.wait_events(60)
+    assert [(e.kind, e.payload.decode()) for e in got] == [(i % 6, f"{events[i % 6]} {i}") for i in range(60)]
+    assert instance.counters()["publishes_repeated"] > before, "nothing was lost: the test proves nothing"
 
 
 def test_threads_reach_those_who_joined(instance):

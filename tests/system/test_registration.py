@@ -131,6 +131,19 @@ def test_fifteen_concurrent_adds_at_limit_ten_give_ten(make_instance):
     instance.subscribe("limited", token=token)
 
 
+def test_the_default_limit_is_64(instance):
+    """Limit of connections a user: 64 by default, and another user's is his own."""
+    token = instance.token("crowd")
+    made = [instance.subscribe("crowd", token=token, wait=False) for _ in range(64)]
+    with pytest.raises(peer.Refused) as refused:
+        instance.subscribe("crowd", token=token)
+    assert refused.value.error == "limit_user" and "64" in refused.value.message
+    instance.subscribe("crowd-2")
+    for one in made:
+        one.wait_active()
+    assert instance.publisher().publish("crowd", "x").sent == 64
+
+
 def test_disconnect_ends_one_connection(instance):
     """An administrator ends one connection; the user's others go on."""
     goes, stays = instance.subscribe("disconnect"), instance.subscribe("disconnect")
