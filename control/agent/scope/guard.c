@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "control/agent/scope/pins.h"
 #include "port_guard.skel.h"
 
@@ -102,6 +103,8 @@ static int hook_attach(struct guard *guard, int cgroup_fd, unsigned idx)
 	int prog_fd = hook_prog_fd(guard, idx);
 	int fd = pin_get(guard->dir, hooks[idx].name);
 
+	if (fd < 0 && fd != -ENOENT)
+		return fd;
 	if (fd >= 0 && link_attached(guard, fd, idx) && !bpf_link_update(fd, prog_fd, NULL)) {
 		guard->link_fd[idx] = fd;
 		return 0;
@@ -264,29 +267,40 @@ static int hook_check(struct guard *guard, unsigned idx, char why[256])
 			 "another program stands in the place of %s; restart fanwired to put it "
 			 "back",
 			 hooks[idx].name);
-		return result;
 	}
-	result = pin_put(guard->link_fd[idx], guard->dir, hooks[idx].name);
-	if (result)
-		snprintf(why, 256, "%s is not pinned in %.128s, and cannot be: %s", hooks[idx].name,
-			 guard->dir, strerror(-result));
 	return result;
 }
 
-int guard_check(struct guard *guard, char why[256])
+/* Root may have changed the values that the programs read. Ours are the ones that hold. */
+static int config_restore(struct guard *guard, char why[256])
 {
-	struct guard_config config;
+	int fd = bpf_map__fd(guard->skel->maps.guard_config);
+	struct guard_config config = {0};
 	__u32 zero = 0;
 	int result;
 
-	if (bpf_map_lookup_elem(bpf_map__fd(guard->skel->maps.guard_config), &zero, &config) ||
-	    memcmp(&config, &guard->config, sizeof(config))) {
-		snprintf(why, 256,
-			 "the guard's ports or engine address were changed in the kernel; restart "
-			 "fanwired to set them right");
-		return -ESTALE;
-	}
-	result = pin_put(bpf_map__fd(guard->skel->maps.guards), guard->dir, "guards");
+	if (!bpf_map_lookup_elem(fd, &zero, &config) &&
+	    !memcmp(&config, &guard->config, sizeof(config)))
+		return 0;
+	result = bpf_map_update_elem(fd, &zero, &guard->config, BPF_ANY) ? -errno : 0;
+	if (result)
+		snprintf(
+			why, 256,
+			"the guard's ports or engine address were changed in the kernel and cannot "
+			"be set right: %s",
+			strerror(-result));
+	else
+		fan_log(FAN_LOG_ERROR, "walls",
+			"somebody changed the port guard's configuration in the kernel (ports "
+			"%u-%u): set back to %u-%u; see who may use bpf() on this machine",
+			config.port_first, config.port_last, guard->config.port_first,
+			guard->config.port_last);
+	return result;
+}
+
+static int pins_check(struct guard *guard, char why[256])
+{
+	int result = pin_put(bpf_map__fd(guard->skel->maps.guards), guard->dir, "guards");
 	if (!result)
 		result = pin_put(bpf_map__fd(guard->skel->maps.guard_config), guard->dir,
 				 "guard_config");
@@ -295,9 +309,23 @@ int guard_check(struct guard *guard, char why[256])
 			 guard->dir, strerror(-result));
 		return result;
 	}
+	for (unsigned i = 0; i < GUARD_HOOK_CNT && !result; i++) {
+		result = pin_put(guard->link_fd[i], guard->dir, hooks[i].name);
+		if (result)
+			snprintf(why, 256, "%s is not pinned in %.128s, and cannot be: %s",
+				 hooks[i].name, guard->dir, strerror(-result));
+	}
+	return result;
+}
+
+/* Pins last: they alone take a descriptor to look at. */
+int guard_check(struct guard *guard, char why[256])
+{
+	int result = config_restore(guard, why);
+
 	for (unsigned i = 0; i < GUARD_HOOK_CNT && !result; i++)
 		result = hook_check(guard, i, why);
-	return result;
+	return result ? result : pins_check(guard, why);
 }
 
 int guard_counters_fd(const struct guard *guard)

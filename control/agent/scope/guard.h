@@ -34,7 +34,9 @@ int guard_open(struct guard *guard, const struct fan_config *config, int scopes_
 void guard_close(struct guard *guard); /* the pinned links stay */
 /* Unpins and thereby detaches. 0 also where there is none. */
 int guard_remove(const char *bpf_dir);
-/* 0, or -errno with the reason: the kernel's state is looked at afresh, removed pins are put back.
+/*
+ * 0, or -errno with the reason: the kernel's state is looked at afresh, changed values are set
+ * right and removed pins put back.
  */
 int guard_check(struct guard *guard, char why[256]);
 int guard_counters_fd(const struct guard *guard);

@@ -137,6 +137,11 @@ static long object_id(int fd)
 	return -1;
 }
 
+bool pin_unseen(int result)
+{
+	return result == -EMFILE || result == -ENFILE || result == -ENOMEM;
+}
+
 bool pin_same(int fd, int other_fd)
 {
 	long id = object_id(fd);
@@ -153,6 +158,8 @@ int pin_put(int fd, const char *dir, const char *name)
 	if (result)
 		return result;
 	old = pin_get(dir, name);
+	if (old < 0 && old != -ENOENT) /* what stands there is not known: descriptors are short */
+		return old;
 	if (old >= 0) {
 		bool same = pin_same(fd, old);
 

@@ -28,6 +28,8 @@ int pin_get(const char *dir, const char *name);
  * none is pinned. -EPROTO: the pinned one has another layout, or less room.
  */
 int pin_adopt_map(struct bpf_map *map, const char *dir);
+/* Such a failure says that this process is short of descriptors or memory, and nothing of a pin. */
+bool pin_unseen(int result);
 /* Ids of two objects of one sort (maps, programs or links) agree. */
 bool pin_same(int fd, int other_fd);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "control/agent/scope/guard.h"
 #include "control/agent/scope/netns.h"
 #include "control/agent/scope/pins.h"
@@ -23,6 +24,7 @@ struct scope_maps {
 	struct scope_filter_bpf *skel;
 	struct guard guard;
 	bool guarded;
+	struct scope_walls seen; /* as they were when last looked at */
 	uint32_t scope_cnt;
 	int cpu_cnt;
 	int dir_fd; /* holds the instance's lock */
@@ -69,6 +71,18 @@ static uint32_t pinned_scope_cnt(const char *dir)
 	return cnt;
 }
 
+static int pinned_guard_config(const char *dir, struct guard_config *pinned)
+{
+	__u32 zero = 0;
+	int fd = pin_get(dir, "guard_config"), result;
+
+	if (fd < 0)
+		return fd;
+	result = bpf_map_lookup_elem(fd, &zero, pinned) ? -errno : 0;
+	close(fd);
+	return result;
+}
+
 static int pins_remove_all(const char *dir)
 {
 	static const char *const names[] = {"scopes", "verdicts", "foreign", FILTER_PIN};
@@ -88,37 +102,41 @@ static int pins_remove_all(const char *dir)
 static int pins_reconcile(struct scope_maps *maps, int adopted, char why[1024])
 {
 	const char *dir = maps->config->bpf_dir;
+	struct guard_config pinned = {0};
 	uint32_t cnt = pinned_scope_cnt(dir);
+	char misfit[192] = "limits.max_connections is larger now, or they are of another version";
 
 	if (!cnt)
 		return pins_remove_all(dir);
+	if (adopted == -ERANGE && !pinned_guard_config(dir, &pinned))
+		snprintf(misfit, sizeof(misfit),
+			 "the port range is another now: %u-%u in the kernel, %u-%u in the "
+			 "configuration (network.port_first, port_last)",
+			 pinned.port_first, pinned.port_last, maps->config->port_first,
+			 maps->config->port_last);
 	snprintf(why, 1024,
 		 "%u sockets of subscribers live on objects in %s that do not fit: %s. Put the old "
 		 "value back, or cut them all off and start again: rm %s/guard* %s/scope*",
-		 cnt, dir,
-		 adopted == -ERANGE
-			 ? "the port range is another now (network.port_first, port_last)"
-			 : "limits.max_connections is larger now, or they are of another "
-			   "version",
-		 dir, dir);
+		 cnt, dir, misfit, dir, dir);
 	return adopted;
 }
 
-/* -ERANGE: the guard that is pinned has another port range. */
+/*
+ * -ERANGE: the guard that is pinned has another port range. No configuration allows a range that
+ * starts at 0 or ends before it starts: those values were spoilt, and guard_open() sets them right.
+ */
 static int pinned_range_check(const struct fan_config *config)
 {
-	struct guard_config pinned;
-	__u32 zero = 0;
-	int fd = pin_get(config->bpf_dir, "guard_config");
-	int result = 0;
+	struct guard_config pinned = {0};
+	int result = pinned_guard_config(config->bpf_dir, &pinned);
 
-	if (fd < 0)
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	if (!pinned.port_first || pinned.port_first > pinned.port_last)
 		return 0;
-	if (!bpf_map_lookup_elem(fd, &zero, &pinned) &&
-	    (pinned.port_first != config->port_first || pinned.port_last != config->port_last))
-		result = -ERANGE;
-	close(fd);
-	return result;
+	return pinned.port_first == config->port_first && pinned.port_last == config->port_last
+		       ? 0
+		       : -ERANGE;
 }
 
 static int filter_adopt(struct scope_maps *maps)
@@ -167,6 +185,11 @@ static int filter_load(struct scope_maps *maps, char why[1024])
 	if (result)
 		goto fail;
 	adopted = filter_adopt(maps);
+	if (adopted && adopted != -EPROTO && adopted != -ERANGE) {
+		snprintf(why, 1024, "what is pinned in %s cannot be opened: %s",
+			 maps->config->bpf_dir, strerror(-adopted));
+		return adopted;
+	}
 	if (adopted) {
 		result = pins_reconcile(maps, adopted, why);
 		if (result)
@@ -229,6 +252,7 @@ int scope_maps_open(struct scope_maps **out, const struct fan_config *config, ch
 		result = scope_probe_bind(maps, why);
 	if (result)
 		goto fail;
+	maps->seen.filter = maps->seen.guard = WALL_ON;
 	*out = maps;
 	return 0;
 fail:
@@ -404,29 +428,62 @@ int scope_foreign_drain(struct scope_maps *maps, unsigned max, scope_on_foreign 
 	return (int)cnt;
 }
 
-void scope_walls_check(struct scope_maps *maps, struct scope_walls *walls)
+/* A wall that cannot be looked at is as it was last seen. */
+static void wall_judge(const char *name, int result, enum wall_state seen, const char *seen_why,
+		       enum wall_state *state, char why[256])
+{
+	if (!pin_unseen(result)) {
+		*state = result ? WALL_FAILED : WALL_ON;
+		return;
+	}
+	*state = seen;
+	if (seen == WALL_FAILED) {
+		memcpy(why, seen_why, 256);
+		return;
+	}
+	snprintf(why, 256,
+		 "on when last seen; whether the %s is still pinned cannot be looked at: %s; "
+		 "fanwired "
+		 "needs a higher limit (LimitNOFILE=, ulimit -n), or somebody uses too much",
+		 name, strerror(-result));
+	if (!seen_why[0])
+		fan_log(FAN_LOG_WARNING, "walls", "%s", why);
+}
+
+static int filter_check(struct scope_maps *maps, char why[256])
 {
 	struct bpf_prog_info info = {0};
 	__u32 len = sizeof(info);
+	int result = bpf_obj_get_info_by_fd(scope_filter_fd(maps), &info, &len) ? -errno : 0;
+	if (!result)
+		result = filter_pin(maps);
+	if (result)
+		snprintf(
+			why, 256,
+			"the scope filter and its maps are not pinned in %.128s, and cannot be: %s",
+			maps->config->bpf_dir, strerror(-result));
+	return result;
+}
+
+void scope_walls_check(struct scope_maps *maps, struct scope_walls *walls)
+{
+	const struct scope_walls seen = maps->seen;
 	int result;
 
 	memset(walls, 0, sizeof(*walls));
-	result = bpf_obj_get_info_by_fd(scope_filter_fd(maps), &info, &len) ? -errno : 0;
-	if (!result)
-		result = filter_pin(maps);
-	walls->filter = result ? WALL_FAILED : WALL_ON;
-	if (result)
-		snprintf(
-			walls->filter_why, sizeof(walls->filter_why),
-			"the scope filter and its maps are not pinned in %.128s, and cannot be: %s",
-			maps->config->bpf_dir, strerror(-result));
+	result = filter_check(maps, walls->filter_why);
+	wall_judge("scope filter", result, seen.filter, seen.filter_why, &walls->filter,
+		   walls->filter_why);
 	if (!maps->guarded) {
 		walls->guard = WALL_OFF;
 		snprintf(walls->guard_why, sizeof(walls->guard_why),
 			 "scope.port_guard is false in the configuration");
-		return;
+	} else {
+		result = guard_check(&maps->guard, walls->guard_why);
+		wall_judge("port guard", result, seen.guard, seen.guard_why, &walls->guard,
+			   walls->guard_why);
 	}
-	walls->guard = guard_check(&maps->guard, walls->guard_why) ? WALL_FAILED : WALL_ON;
+	maps->seen = *walls;
 }
 
 int scope_filter_fd(const struct scope_maps *maps)

@@ -62,11 +62,13 @@ int scope_foreign_drain(struct scope_maps *maps, unsigned max, scope_on_foreign 
 
 /*
  * Looks at the kernel afresh: programs loaded, links attached to the cgroup root with our programs,
- * guard configured as we set it, pins in place (a removed pin is put back).
+ * guard configured as we set it (other values are set back), pins in place (a removed pin is put
+ * back). What cannot be looked at for want of descriptors is as it was last seen, and `why` says
+ * so.
  */
 struct scope_walls {
 	enum wall_state filter, guard;
-	char filter_why[256], guard_why[256]; /* "" when on */
+	char filter_why[256], guard_why[256]; /* "" when on and seen to be */
 };
 void scope_walls_check(struct scope_maps *maps, struct scope_walls *walls);
 

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -292,17 +293,105 @@ Test(scope_maps, a_detached_guard_is_a_failed_wall_and_a_restart_mends_it)
 	expect_walls(WALL_ON, WALL_ON, "");
 }
 
-Test(scope_maps, a_changed_guard_is_a_failed_wall)
+static void spoil_guard(struct guard_config config)
 {
-	struct guard_config config = {0};
+	int fd = bpf_obj_get(PIN_DIR "guard_config");
 	uint32_t zero = 0;
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(bpf_map_update_elem(fd, &zero, &config, BPF_ANY), 0);
+	close(fd);
+}
+
+static void expect_guarded(uint16_t port)
+{
+	int squatter = host_udp(4, NULL, 0);
+	socklen_t len;
+	union name name = host_name(RECEIVER4, port, &len);
+
+	cr_assert_eq(bind(squatter, &name.any, len), -1);
+	cr_assert_eq(errno, EPERM, "%s", strerror(errno));
+	close(squatter);
+}
+
+Test(scope_maps, a_changed_guard_is_set_right)
+{
+	host_open(&host);
+	spoil_guard((struct guard_config){0});
+	expect_walls(WALL_ON, WALL_ON, "");
+	expect_guarded(PORT + 1);
+	spoil_guard((struct guard_config){.port_first = PORT, .port_last = PORT});
+	expect_walls(WALL_ON, WALL_ON, "");
+	expect_guarded(PORT + 1);
+}
+
+/* While nobody runs, too: no configuration ever had such a range, so no socket stands on it. */
+Test(scope_maps, a_spoilt_guard_is_set_right_at_start)
+{
+	uint64_t cookie;
+	int fd = killed_with_scoped_socket(&cookie);
+
+	spoil_guard((struct guard_config){0});
+	host_open(&host);
+	expect_walls(WALL_ON, WALL_ON, "");
+	expect_guarded(PORT + 1);
+	expect_own_only(fd);
+	close(fd);
+}
+
+static void limit_descriptors(rlim_t cnt)
+{
+	struct rlimit limit;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = cnt;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Too few descriptors say nothing of a wall. What can be looked at without any still is. */
+Test(scope_maps, without_descriptors_walls_are_as_last_seen)
+{
 	int fd;
 
 	host_open(&host);
-	fd = bpf_obj_get(PIN_DIR "guard_config");
-	cr_assert_eq(bpf_map_update_elem(fd, &zero, &config, BPF_ANY), 0);
+	limit_descriptors(3);
+	expect_walls(WALL_ON, WALL_ON, "Too many open files");
+	expect_walls(WALL_ON, WALL_ON, "Too many open files");
+	limit_descriptors(1024);
+	expect_walls(WALL_ON, WALL_ON, "");
+	cr_assert(is_pinned("scopes") && is_pinned("guard_bind4"));
+
+	fd = bpf_obj_get(PIN_DIR "guard_ingress");
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(bpf_link_detach(fd), 0);
 	close(fd);
-	expect_walls(WALL_ON, WALL_FAILED, "changed in the kernel");
+	limit_descriptors(3);
+	expect_walls(WALL_ON, WALL_FAILED, "guard_ingress was detached");
+	limit_descriptors(1024);
+}
+
+/* However few there are, a start takes nothing away that lives. */
+Test(scope_maps, a_start_without_descriptors_removes_nothing)
+{
+	struct scope_maps *maps = NULL;
+	uint64_t cookie;
+	char why[1024];
+	int fd = killed_with_scoped_socket(&cookie), result = -1;
+	uint32_t scopes = pinned_id("scopes"), link = pinned_id("guard_ingress");
+
+	for (rlim_t cnt = (rlim_t)fd + 1; result; cnt++) {
+		cr_assert_lt(cnt, 200, "%s", why);
+		limit_descriptors(cnt);
+		result = scope_maps_open(&maps, &host.config, why);
+		limit_descriptors(1024);
+		cr_assert(!result || !strstr(why, "do not fit"), "with %lu: %s", cnt, why);
+		cr_assert_eq(pinned_id("scopes"), scopes, "with %lu: %s", cnt, why);
+		cr_assert_eq(pinned_id("guard_ingress"), link, "with %lu: %s", cnt, why);
+	}
+	cr_assert_eq(scope_cnt(maps), 1);
+	scope_maps_close(maps);
+	expect_own_only(fd);
+	close(fd);
 }
 
 Test(scope_maps, removed_pins_are_put_back)
@@ -346,7 +435,7 @@ Test(scope_maps, another_port_range_is_refused_while_sockets_live)
 	int fd = killed_with_scoped_socket(&cookie);
 
 	host.config.port_first++;
-	expect_refused(ERANGE, "the port range is another now");
+	expect_refused(ERANGE, "the port range is another now: 24300-24329 in the kernel, 24301-");
 	host.config.port_first--;
 	host_open(&host);
 	scope_del(host.maps, cookie);
