@@ -320,7 +320,7 @@ static unsigned get16(const uint8_t *at)
 	return (unsigned)at[0] << 8 | at[1];
 }
 
-static void frame_check(struct frame *f)
+void frame_check(struct frame *f)
 {
 	const uint8_t *ip = f->bytes + 14, *udp;
 	unsigned address_len, room;

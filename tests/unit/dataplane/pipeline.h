@@ -66,6 +66,8 @@ void publish_many(struct pipeline *p, const struct publish_spec *specs, unsigned
 
 /* Next frame that left; false: none. Fails the test where a checksum or length is wrong. */
 bool take(struct pipeline *p, struct frame *frame);
+/* Takes f->bytes apart; fails the test where a checksum or length is wrong. */
+void frame_check(struct frame *f);
 /* How many frames left, all of them thrown away. */
 unsigned take_all(struct pipeline *p);
 /* Opens an acknowledgement; fails the test where it is not sealed rightly. Returns its count. */
