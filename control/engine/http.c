@@ -19,15 +19,18 @@
 
 #include "common/log.h"
 #include "control/engine/audit.h"
+#include "control/engine/door.h"
 #include "control/engine/request.h"
 #include "control/engine/store.h"
 
-#define HEADERS_MAX 16384
-#define TIMEOUT_S   30
+#define HEADERS_MAX	16384
+#define TIMEOUT_S	30
+#define CONNECTIONS_MAX 64
 
 struct http {
 	struct engine *engine;
 	struct evhttp *server;
+	struct door *door;
 	char path[FAN_PATH_MAX + 16];
 };
 
@@ -407,6 +410,7 @@ static struct evconnlistener *listen_on(const struct http *http)
 
 int http_open(struct http **out, struct engine *engine, char why[1024])
 {
+	static const struct door_rules rules = {"control", CONNECTIONS_MAX, 2 * TIMEOUT_S};
 	const struct fan_config *config = engine->config;
 	struct http *http = calloc(1, sizeof(*http));
 	struct evconnlistener *listener;
@@ -426,6 +430,8 @@ int http_open(struct http **out, struct engine *engine, char why[1024])
 		evconnlistener_free(listener);
 		err = -ENOMEM;
 	}
+	if (!err)
+		err = door_open(&http->door, engine->base, http->server, listener, &rules);
 	if (err) {
 		snprintf(why, 1024, "cannot serve the control API on %s: %s", http->path,
 			 strerror(-err));
@@ -453,5 +459,6 @@ void http_close(struct http *http)
 		evhttp_free(http->server);
 		unlink(http->path);
 	}
+	door_close(http->door);
 	free(http);
 }

@@ -22,7 +22,9 @@
 #include "control/engine/registrations.h"
 
 #define DEFAULT_CONFIG "/etc/fanwire/fanwire.conf"
-#define EXIT_USAGE     2
+/* Exit statuses, as of all our programs. */
+#define EXIT_USAGE  1 /* or the configuration is wrong */
+#define EXIT_FAILED 2
 
 static const char usage[] =
 	"usage: fanwired [--config FILE] [--foreground]\n"
@@ -37,7 +39,9 @@ static const char usage[] =
 	"  --check-config [FILE]  say OK or each problem; exit status 0 or 1\n"
 	"  --foreground           accepted for clarity: it never leaves it\n"
 	"  --print-routes         the control API's routes, METHOD and path a line\n"
-	"  --version, --help\n";
+	"  --version, --help\n"
+	"\n"
+	"exit status: 0 done, 1 wrong usage or configuration, 2 failed\n";
 
 enum action { ACTION_RUN, ACTION_CHECK, ACTION_ROUTES, ACTION_VERSION, ACTION_HELP };
 struct arguments {
@@ -93,8 +97,8 @@ static int check_config(const char *path)
 	char why[4096];
 
 	if (fan_config_load(&config, path, why)) {
-		fprintf(stderr, "%s\n", why);
-		return 1;
+		fputs(why, stderr); /* whole lines */
+		return EXIT_USAGE;
 	}
 	printf("%s: OK\n", path);
 	return 0;
@@ -229,6 +233,21 @@ out:
 	return err;
 }
 
+/* What goes wrong within libevent can go wrong at each turn of its loop: ten lines a minute. */
+static void on_libevent(int severity, const char *message)
+{
+	static uint64_t minute;
+	static unsigned told;
+	uint64_t now = moment_now().mono_ns / (60 * ENGINE_NS_PER_S);
+
+	if (now != minute)
+		told = 0;
+	minute = now;
+	if (severity != EVENT_LOG_DEBUG && ++told <= 10)
+		fan_log(severity == EVENT_LOG_MSG ? FAN_LOG_INFO : FAN_LOG_WARNING, "libevent",
+			"%s", message);
+}
+
 static int run(const char *path)
 {
 	struct event_config *event_config;
@@ -238,18 +257,19 @@ static int run(const char *path)
 	int lock, err;
 
 	if (fan_config_load(&config, path, why)) {
-		fprintf(stderr, "%s\n", why);
-		return EXIT_FAILURE;
+		fputs(why, stderr); /* whole lines */
+		return EXIT_USAGE;
 	}
 	fan_log_init("fanwired", config.log_level);
+	event_set_log_callback(on_libevent);
 	umask(0027);
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_DUMPABLE, 0); /* keys must reach neither a core file nor a debugger */
 	if (sodium_init() < 0 || make_directories(&config))
-		return EXIT_FAILURE;
+		return EXIT_FAILED;
 	lock = take_lock(&config);
 	if (lock < 0)
-		return EXIT_FAILURE;
+		return EXIT_FAILED;
 	event_config = event_config_new();
 	event_config_set_flag(event_config, EVENT_BASE_FLAG_PRECISE_TIMER);
 	base = event_base_new_with_config(event_config);
@@ -258,7 +278,7 @@ static int run(const char *path)
 	if (base)
 		event_base_free(base);
 	close(lock);
-	return err ? EXIT_FAILURE : EXIT_SUCCESS;
+	return err ? EXIT_FAILED : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

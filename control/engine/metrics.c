@@ -1,22 +1,30 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "control/engine/metrics.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
+#include <event2/listener.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#include "control/engine/door.h"
 #include "control/engine/engine.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/sessions.h"
 #include "control/engine/store.h"
 #include "control/registry/registry.h"
 
+#define CONNECTIONS_MAX 16
+#define TIMEOUT_S	5
+
 struct metrics {
 	struct evhttp *server;
+	struct door *door;
 	struct engine *engine;
 };
 
@@ -127,22 +135,49 @@ static void on_request(struct evhttp_request *request, void *arg)
 	evbuffer_free(out);
 }
 
+/* Every user of the machine can connect: they get few connections, and those little time. */
+static int serve(struct metrics *metrics, uint16_t port)
+{
+	static const struct door_rules rules = {"metrics", CONNECTIONS_MAX, TIMEOUT_S};
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_port = htons(port),
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct evconnlistener *listener = evconnlistener_new_bind(
+		metrics->engine->base, NULL, NULL,
+		LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, CONNECTIONS_MAX,
+		(struct sockaddr *)&address, sizeof(address));
+
+	if (!listener)
+		return errno ? -errno : -EIO;
+	if (!evhttp_bind_listener(metrics->server, listener)) {
+		evconnlistener_free(listener);
+		return -ENOMEM;
+	}
+	evhttp_set_max_body_size(metrics->server, 0);
+	evhttp_set_max_headers_size(metrics->server, 8192);
+	evhttp_set_timeout(metrics->server, TIMEOUT_S);
+	evhttp_set_allowed_methods(metrics->server, EVHTTP_REQ_GET);
+	evhttp_set_gencb(metrics->server, on_request, metrics);
+	return door_open(&metrics->door, metrics->engine->base, metrics->server, listener, &rules);
+}
+
 int metrics_open(struct metrics **out, struct engine *engine, char why[1024])
 {
 	uint16_t port = engine->config->metrics_port;
 	struct metrics *metrics;
+	int err = -ENOMEM;
 
 	*out = NULL;
 	if (!port)
 		return 0;
 	metrics = calloc(1, sizeof(*metrics));
 	if (!metrics)
-		return -ENOMEM;
+		return err;
 	metrics->engine = engine;
 	metrics->server = evhttp_new(engine->base);
-	if (!metrics->server || evhttp_bind_socket(metrics->server, "127.0.0.1", port)) {
-		int err = errno ? -errno : -EIO;
-
+	if (metrics->server)
+		err = serve(metrics, port);
+	if (err) {
 		snprintf(
 			why, 1024,
 			"cannot serve metrics on 127.0.0.1:%u: %s; choose another metrics_port, or "
@@ -151,11 +186,6 @@ int metrics_open(struct metrics **out, struct engine *engine, char why[1024])
 		metrics_close(metrics);
 		return err;
 	}
-	evhttp_set_max_body_size(metrics->server, 0);
-	evhttp_set_max_headers_size(metrics->server, 8192);
-	evhttp_set_timeout(metrics->server, 30);
-	evhttp_set_allowed_methods(metrics->server, EVHTTP_REQ_GET);
-	evhttp_set_gencb(metrics->server, on_request, metrics);
 	*out = metrics;
 	return 0;
 }
@@ -166,5 +196,6 @@ void metrics_close(struct metrics *metrics)
 		return;
 	if (metrics->server)
 		evhttp_free(metrics->server);
+	door_close(metrics->door);
 	free(metrics);
 }

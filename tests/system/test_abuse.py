@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What somebody without rights, or with the smallest ones, does to everybody else: nothing."""
+import contextlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import peer
+from instance import netns, wait_for
+
+METRICS = 9617
+
+
+def as_nobody(instance, code, namespace=None):
+    """A Python program of uid nobody; it is given peer.py and the instance's client socket."""
+    enter = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
+    here = pathlib.Path(peer.__file__).resolve().parent
+    prelude = "import socket, sys, time, resource\n"
+    # what nobody may not read is handed over as text
+    for module in ("wire", "peer"):
+        prelude += (f"import types\nsys.modules['{module}'] = m = types.ModuleType('{module}')\n"
+                    f"exec({(here / (module + '.py')).read_text()!r}, m.__dict__)\n")
+    prelude += f"import peer\nSOCKET = {str(instance.client_socket)!r}\n"
+    return subprocess.Popen(
+        [*enter, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True), prelude + code
+
+
+@contextlib.contextmanager
+def nobody(instance, code, **how):
+    """Runs it until it says something, and ends it at the end; gives that line."""
+    process, text = as_nobody(instance, code, **how)
+    try:
+        process.stdin.write(text)
+        process.stdin.close()
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def descriptors(instance):
+    return len(os.listdir(f"/proc/{instance.pid('fanwired')}/fd"))
+
+
+def log_size(instance):
+    return (instance.dir / "fanwired.log").stat().st_size
+
+
+def scrape(instance, timeout):
+    with netns(instance.engine_netns):
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=timeout) as answer:
+            return answer.read().decode()
+
+
+def test_half_requests_at_the_metrics_port_take_nothing_from_others(instance):
+    """3,000 connections with half a request each: few are accepted, none stays, all others go on."""
+    before, log_before = descriptors(instance), log_size(instance)
+    flood = f"""
+resource.setrlimit(resource.RLIMIT_NOFILE, (4000, 4000))
+held = []
+for _ in range(3000):
+    s = socket.socket()
+    s.setblocking(False)
+    try:
+        s.connect(("127.0.0.1", {METRICS}))
+    except BlockingIOError:
+        pass
+    held.append(s)
+for s in held:
+    try:
+        s.send(b"GET /metrics HT")
+    except OSError:
+        pass
+print("flooded", flush=True)
+time.sleep(60)
+"""
+    with nobody(instance, flood, namespace=instance.engine_netns) as said:
+        assert said == "flooded"
+        most = 0
+        for _ in range(5):
+            time.sleep(0.2)
+            most = max(most, descriptors(instance))
+        assert most <= before + 16 + 8, "the metrics' connections are not limited"
+        start = time.monotonic()
+        subscriber = instance.subscribe("alice")
+        assert instance.status()["connections"]
+        assert time.monotonic() - start < 2
+        subscriber.close()
+        assert log_size(instance) - log_before < 20000, "the log is flooded"
+    assert "fanwire_connections" in wait_for(lambda: tried(lambda: scrape(instance, 10)), 30)
+    assert wait_for(lambda: descriptors(instance) <= before + 4, 20), "connections of the flood are left"
+
+
+def tried(what):
+    try:
+        return what()
+    except OSError:
+        return None
+
+
+def test_a_drop_by_drop_request_does_not_hold_the_metrics(instance):
+    """Sixteen that send a byte a second fill every place, and are put out when somebody else waits."""
+    slow = f"""
+held = [socket.create_connection(("127.0.0.1", {METRICS})) for _ in range(16)]
+for s in held:
+    s.send(b"GET /metrics HTTP/1.1\\r\\nX: ")
+print("slow", flush=True)
+while True:
+    time.sleep(1)
+    for s in held:
+        try:
+            s.send(b"x")
+        except OSError:
+            pass
+"""
+    with nobody(instance, slow, namespace=instance.engine_netns) as said:
+        assert said == "slow"
+        assert "fanwire_connections" in scrape(instance, 15)
+
+
+def test_a_full_control_socket_is_not_stuck(instance):
+    """Descriptors that administrators' programs leave open are limited too."""
+    before = descriptors(instance)
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            s.setblocking(False)
+            with contextlib.suppress(OSError):
+                s.connect(str(instance.control_socket))
+        time.sleep(0.5)
+        assert descriptors(instance) <= before + 64 + 8
+    assert wait_for(lambda: instance.status(), 10)
