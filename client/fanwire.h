@@ -149,6 +149,8 @@ FAN_API int fan_subscription_fd(const struct fan_subscription *subscription);
 /* The scoped UDP socket itself, for tests and packet tools: reading from it steals events. */
 FAN_API int fan_subscription_socket(const struct fan_subscription *subscription);
 FAN_API uint64_t fan_subscription_id(const struct fan_subscription *subscription);
+/* 1, or 0 while fanwired is away and the subscription waits to attach again: events still come. */
+FAN_API int fan_subscription_attached(const struct fan_subscription *subscription);
 FAN_API const char *fan_subscription_user(const struct fan_subscription *subscription);
 /* A fresh token for the same user, used at the next renewal; the library copies it. */
 FAN_API int fan_subscription_set_token(struct fan_subscription *subscription, const char *token);

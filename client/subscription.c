@@ -365,6 +365,11 @@ uint64_t fan_subscription_id(const struct fan_subscription *s)
 	return s->id;
 }
 
+int fan_subscription_attached(const struct fan_subscription *s)
+{
+	return s->uplink.state == UPLINK_UP;
+}
+
 const char *fan_subscription_user(const struct fan_subscription *s)
 {
 	return s->user;

@@ -207,7 +207,7 @@ int main(int argc, char **argv)
 	if (sodium_init() < 0)
 		return EXIT_FAILED;
 	if (fan_config_load(&plane.config, path, why)) {
-		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
+		fputs(why, stderr); /* whole lines, one a problem */
 		return EXIT_USAGE;
 	}
 	fan_log_init(PROGRAM, plane.config.log_level);

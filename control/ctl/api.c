@@ -64,7 +64,10 @@ static void perform(const struct ctl *ctl, CURL *curl, const char *method, const
 static void explain_transport(const struct ctl *ctl, const struct answer *answer, char *why)
 {
 	if (answer->code == CURLE_COULDNT_CONNECT && answer->os_error == EACCES)
-		snprintf(why, 512, "%s may not be opened; be root or a member of fanwire-admin",
+		snprintf(why, 512,
+			 "%s may not be opened: run as root, or join the group fanwire-admin "
+			 "(groupadd "
+			 "--system fanwire-admin; fanwired takes it up at its next start)",
 			 ctl->socket);
 	else if (answer->code == CURLE_COULDNT_CONNECT)
 		snprintf(why, 512,

@@ -25,6 +25,7 @@ static const struct option explain_options[] = {
 	{"--channel", "NAME|@ID", "a thread, or one connection (default: all connections)"}, END};
 static const struct option audit_options[] = {
 	{"--limit", "N", "the latest N records (default 100)"},
+	{"--event", "NAME", "only these, e.g. foreign_drop, revoke, start"},
 	{"--follow", NULL, "go on printing records as they come"},
 	END};
 static const struct option top_options[] = {

@@ -102,6 +102,14 @@ static void check_hugepages(struct doctor *doctor)
 	}
 	if (meminfo)
 		fclose(meminfo);
+	if (json_is_false(json_object_get(doctor->control, "huge_pages"))) {
+		find(doctor, "huge_pages", false, "warning",
+		     "free memory, then ./dev down and ./dev up; elsewhere "
+		     "dataplane.huge_pages = true and region_dir on a hugetlbfs: it is faster",
+		     "this instance runs without (%ld on the machine, %ld of them free)", total,
+		     unused);
+		return;
+	}
 	find(doctor, "huge_pages", total > 0, "warning",
 	     "sysctl vm.nr_hugepages=128: without them the dataplane is slower",
 	     "%ld huge pages, %ld of them free", total, unused);
@@ -113,13 +121,17 @@ static void check_socket(struct doctor *doctor, const char *check, const char *p
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool ok;
+	bool ok, refused;
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	ok = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+	refused = !ok && errno == EACCES;
 	find(doctor, check, ok, "failed",
-	     "start fanwired (./dev up, or fanwired --config FILE), or name the socket with "
-	     "--socket and --client-socket",
+	     refused ? "run as root, or join the group fanwire-admin (groupadd --system "
+		       "fanwire-admin; fanwired takes it up at its next start)"
+		     : "start fanwired (./dev up, or fanwired --config FILE), or name the socket "
+		       "with "
+		       "--socket and --client-socket",
 	     "%s: %s", path, ok ? "answers" : strerror(errno));
 	if (fd >= 0)
 		close(fd);

@@ -75,7 +75,7 @@ void output_error(const struct ctl *ctl, const char *name, const char *format, .
 
 void output_json(const json_t *object)
 {
-	json_dumpf(object, stdout, JSON_COMPACT);
+	json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(15)); /* 58.9, not 58.899… */
 	fputc('\n', stdout);
 	fflush(stdout);
 }

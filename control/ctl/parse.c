@@ -169,6 +169,11 @@ static bool take_option(struct parse *parse, int argc, char **argv, int *idx)
 			     option->value ? option->value : "");
 		return false;
 	}
+	if (value && !*value) {
+		output_error(parse->ctl, "usage", "%s takes a value: %s; it is empty", option->name,
+			     option->value);
+		return false;
+	}
 	if (global)
 		return take_global(parse, option->name, value);
 	if (parse->arguments->option_cnt == OPTIONS_MAX) {
@@ -234,6 +239,24 @@ static int run_help(const struct ctl *ctl, const char *const *words, unsigned cn
 	return EXIT_USAGE;
 }
 
+/* "publisher" alone: what may follow. false: there is no such command at all. */
+static bool tell_second_words(const struct ctl *ctl, const char *word)
+{
+	char list[256] = "";
+	size_t len = strlen(word), end = 0;
+
+	for (const struct command *command = commands; command->name; command++) {
+		if (strncmp(command->name, word, len) || command->name[len] != ' ')
+			continue;
+		end += (size_t)snprintf(list + end, sizeof(list) - end, "%s%s%s%s", end ? ", " : "",
+					command->name + len + 1, *command->arguments ? " " : "",
+					command->arguments);
+	}
+	if (end)
+		output_error(ctl, "usage", "%s what? %s", word, list);
+	return end != 0;
+}
+
 static int run_line(struct parse *parse)
 {
 	const struct command *command;
@@ -249,6 +272,8 @@ static int run_line(struct parse *parse)
 	if (parse->help)
 		return run_help(parse->ctl, parse->words, parse->word_cnt);
 	command = find_command(parse->words, parse->word_cnt, &used);
+	if (!command && parse->word_cnt && tell_second_words(parse->ctl, parse->words[0]))
+		return EXIT_USAGE;
 	if (!command) {
 		output_error(parse->ctl, "usage", "%s%s%s; fanwirectl help lists the commands",
 			     parse->word_cnt ? "no command \"" : "no command was given",
@@ -264,6 +289,11 @@ static int run_line(struct parse *parse)
 	}
 	for (unsigned i = 0; i < arguments->cnt; i++)
 		arguments->positional[i] = parse->words[used + i];
+	if (arguments->cnt && !*arguments->positional[0]) { /* a name always; a payload may be */
+		output_error(parse->ctl, "usage", "%s is empty; see fanwirectl help %s",
+			     command->arguments, command->name);
+		return EXIT_USAGE;
+	}
 	return command->run(parse->ctl, arguments);
 }
 

@@ -25,7 +25,26 @@ static char *read_payload(const struct ctl *ctl, size_t *len)
 	return NULL;
 }
 
-static void print_receipt(const struct ctl *ctl, const struct fan_receipt *receipt)
+/* No group: nobody is there whom the channel could mean. */
+static void print_nobody(const struct fan_event_spec *event, const char *channel)
+{
+	char *user = output_escape(event->user, strlen(event->user));
+	char *name = channel ? output_escape(channel, strlen(channel)) : NULL;
+
+	if (event->connection)
+		printf("sent to 0 connections: %s has no connection %s", user, name + 1);
+	else if (name)
+		printf("sent to 0 connections: nobody of %s's is in the channel %s", user, name);
+	else
+		printf("sent to 0 connections: nobody is connected as %s", user);
+	printf("; see fanwirectl explain %s%s%s\n", user, name ? " --channel " : "",
+	       name ? name : "");
+	free(user);
+	free(name);
+}
+
+static void print_receipt(const struct ctl *ctl, const struct fan_event_spec *event,
+			  const char *channel, const struct fan_receipt *receipt)
 {
 	char epoch[17];
 	json_t *object;
@@ -33,7 +52,7 @@ static void print_receipt(const struct ctl *ctl, const struct fan_receipt *recei
 	fan_id_format(epoch, receipt->epoch);
 	if (!ctl->json) {
 		if (receipt->epoch == 0)
-			printf("sent to 0 connections: the user has no such group (offline)\n");
+			print_nobody(event, channel);
 		else
 			printf("sent to %u of %u connections, sequence %" PRIu64 " of epoch %s\n",
 			       receipt->sent, receipt->attempted, receipt->sequence, epoch);
@@ -58,7 +77,8 @@ static json_t *get_grant(const struct ctl *ctl, const char *user)
 	return api_call(ctl, "POST", "/v1/grants", NULL, body);
 }
 
-static int publish(const struct ctl *ctl, const struct fan_event_spec *event, int timeout_ms)
+static int publish(const struct ctl *ctl, const struct fan_event_spec *event, const char *channel,
+		   int timeout_ms)
 {
 	json_t *answer = get_grant(ctl, event->user);
 	struct fan_credential credential = {
@@ -74,7 +94,7 @@ static int publish(const struct ctl *ctl, const struct fan_event_spec *event, in
 		output_error(ctl, "publish", "%s", fan_error());
 		return EXIT_REFUSED;
 	}
-	print_receipt(ctl, &receipt);
+	print_receipt(ctl, event, channel, &receipt);
 	return EXIT_DONE;
 }
 
@@ -84,11 +104,11 @@ int run_publish(const struct ctl *ctl, const struct arguments *arguments)
 	struct fan_event_spec event = {
 		.user = arguments->positional[0], .payload = text, .payload_len = strlen(text)};
 	unsigned long long kind = 0;
+	const char *channel = arguments_option(arguments, "--channel", 0);
 	char *input = NULL;
 	int timeout_ms = 0, status;
 
-	if (!channel_parse(ctl, arguments_option(arguments, "--channel", 0), &event.thread,
-			   &event.connection) ||
+	if (!channel_parse(ctl, channel, &event.thread, &event.connection) ||
 	    !arguments_number(ctl, arguments, "--kind", 0, UINT16_MAX, &kind) ||
 	    !arguments_seconds(ctl, arguments, "--timeout", &timeout_ms))
 		return EXIT_USAGE;
@@ -99,7 +119,7 @@ int run_publish(const struct ctl *ctl, const struct arguments *arguments)
 		event.payload = input;
 	}
 	event.kind = (uint16_t)kind;
-	status = publish(ctl, &event, timeout_ms);
+	status = publish(ctl, &event, channel, timeout_ms);
 	free(input);
 	return status;
 }

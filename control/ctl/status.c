@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
+#include <string.h>
 
 #include "control/ctl/api.h"
 #include "control/ctl/output.h"
@@ -23,6 +24,17 @@ static const char *text(const json_t *object, const char *key)
 	return value ? value : "?";
 }
 
+static void print_stopped(const json_t *plane)
+{
+	char was[64] = "";
+
+	if (number(plane, "pid"))
+		snprintf(was, sizeof(was), " (was process %lld)", number(plane, "pid"));
+	printf("dataplane stopped%s: nothing is delivered; start it: ./dev up, or "
+	       "fanwire-dataplane --config FILE\n",
+	       was);
+}
+
 static void print_processes(const json_t *status)
 {
 	const json_t *control = member(status, "control"), *plane = member(status, "dataplane");
@@ -30,10 +42,14 @@ static void print_processes(const json_t *status)
 
 	printf("instance %s: fanwired %s, process %lld, up %lld s\n", text(control, "instance"),
 	       text(control, "version"), number(control, "pid"), number(control, "uptime_seconds"));
-	printf("dataplane %s: process %lld, %lld worker(s), %.0f %% busy, heartbeat %.1f s ago\n",
-	       text(plane, "state"), number(plane, "pid"), number(plane, "workers"),
-	       json_number_value(member(plane, "busy")) * 100,
-	       json_number_value(member(plane, "heartbeat_age_seconds")));
+	if (strcmp(text(plane, "state"), "stopped") == 0)
+		print_stopped(plane);
+	else
+		printf("dataplane %s: process %lld, %lld worker(s), %.0f %% busy, heartbeat %.1f s "
+		       "ago\n",
+		       text(plane, "state"), number(plane, "pid"), number(plane, "workers"),
+		       json_number_value(member(plane, "busy")) * 100,
+		       json_number_value(member(plane, "heartbeat_age_seconds")));
 	printf("%lld users, %lld active connections, %lld pending, %lld ending, %lld publisher "
 	       "sessions\n\n",
 	       number(status, "users"), number(connections, "active"),

@@ -13,8 +13,10 @@
 #include "control/ctl/command.h"
 #include "control/ctl/output.h"
 
-#define TOKEN_MAX   8192
-#define THREADS_MAX 64
+#define TOKEN_MAX      8192
+#define THREADS_MAX    64
+#define LOOK_MS	       250  /* between two looks at whether fanwired is there */
+#define OUTAGE_TELL_MS 1000 /* a restart takes less: not worth a word */
 
 struct tail {
 	const struct ctl *ctl;
@@ -135,7 +137,12 @@ static bool read_token(struct tail *tail, const char *text)
 		return false;
 	}
 	tail->token[strcspn(tail->token, "\r\n")] = 0;
-	return true;
+	if (*tail->token)
+		return true;
+	output_error(tail->ctl, "usage",
+		     "the token's file %s is empty; fanwirectl token %s makes one", text + 1,
+		     tail->user);
+	return false;
 }
 
 static bool read_channels(struct tail *tail, const struct arguments *arguments)
@@ -153,7 +160,6 @@ static bool read_channels(struct tail *tail, const struct arguments *arguments)
 			tail->threads[options->thread_cnt++] = thread;
 		} else if (connection && !options->connection) {
 			options->connection = connection;
-			options->single = 1;
 		} else {
 			output_error(tail->ctl, "usage",
 				     "--channel %s: one connection id and %d "
@@ -163,6 +169,7 @@ static bool read_channels(struct tail *tail, const struct arguments *arguments)
 		}
 	}
 	options->threads = tail->threads;
+	options->single = 1; /* so that publish --channel @ID reaches it, whatever its id */
 	return true;
 }
 
@@ -176,19 +183,62 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+struct outage {
+	int64_t since_ms; /* 0: none */
+	bool told;
+};
+
+/* On standard error, as all that is no event: deliveries go on meanwhile, so it is easily missed.
+ */
+static void watch_fanwired(struct outage *outage, const struct fan_subscription *subscription)
+{
+	int64_t now = now_ms();
+
+	if (fan_subscription_attached(subscription)) {
+		if (outage->told)
+			fprintf(stderr, "fanwired is back: attached again\n");
+		*outage = (struct outage){0};
+		return;
+	}
+	if (!outage->since_ms)
+		outage->since_ms = now;
+	if (outage->told || now - outage->since_ms < OUTAGE_TELL_MS)
+		return;
+	outage->told = true;
+	fprintf(stderr, "fanwired is away: events still come, but the registration ends if it "
+			"stays so; attaching again as soon as it is back\n");
+}
+
+/* How long to wait for the next event, so that an outage is seen meanwhile. */
+static int wait_ms(const struct tail *tail, int64_t end_ms)
+{
+	int64_t left_ms = end_ms - now_ms();
+
+	if (tail->timeout_ms < 0 || left_ms > LOOK_MS)
+		return LOOK_MS;
+	return left_ms > 0 ? (int)left_ms : 0;
+}
+
+static int time_is_over(const struct tail *tail, unsigned long long seen)
+{
+	if (!tail->count)
+		return EXIT_DONE;
+	output_error(tail->ctl, "timeout", "%llu of %llu events came within %g s", seen,
+		     tail->count, tail->timeout_ms / 1000.0);
+	return EXIT_REFUSED;
+}
+
 static int follow(const struct tail *tail, struct fan_subscription *subscription)
 {
 	int64_t end_ms = now_ms() + tail->timeout_ms;
+	struct outage outage = {0};
 	unsigned long long seen = 0;
 	struct fan_event event;
 
 	while (!tail->count || seen < tail->count) {
-		int64_t left_ms = end_ms - now_ms();
-		int status = fan_receive(subscription, &event,
-					 tail->timeout_ms < 0 ? -1
-					 : left_ms > 0	      ? (int)left_ms
-							      : 0);
+		int status = fan_receive(subscription, &event, wait_ms(tail, end_ms));
 
+		watch_fanwired(&outage, subscription);
 		if (status < 0) {
 			output_error(tail->ctl, "receive", "%s", fan_error());
 			return EXIT_REFUSED;
@@ -196,7 +246,7 @@ static int follow(const struct tail *tail, struct fan_subscription *subscription
 		if (status == 0) {
 			if (tail->timeout_ms < 0 || now_ms() < end_ms)
 				continue;
-			return tail->count ? EXIT_REFUSED : EXIT_DONE;
+			return time_is_over(tail, seen);
 		}
 		if (event.type == FAN_EVENT_ENDED) {
 			output_error(tail->ctl, "ended", "the registration has ended: %.*s",

@@ -52,26 +52,50 @@ static int run_lines(const struct top *top)
 
 /* ---- screen ---------------------------------------------------------------------------------- */
 
-static void draw_rates(const json_t *rates, bool drops)
+/* The pad is larger than any screen: what has no room is cut off, and no line wraps. */
+#define PAD_LINES   1200
+#define PAD_COLUMNS 512
+
+static void draw_heading(WINDOW *pad, const char *heading)
+{
+	wattron(pad, A_BOLD);
+	wprintw(pad, "\n%-28s %14s\n", heading, "PER SECOND");
+	wattroff(pad, A_BOLD);
+}
+
+/* Those that are not zero: the drops, or all others. */
+static void draw_rates(WINDOW *pad, const json_t *rates, bool drops)
 {
 	const char *name;
 	json_t *rate;
 
-	attron(A_BOLD);
-	printw("\n%-28s %14s\n", drops ? "DROPPED, BY REASON" : "COUNTER", "PER SECOND");
-	attroff(A_BOLD);
 	json_object_foreach ((json_t *)rates, name, rate) {
-		if ((strncmp(name, "drop_", 5) == 0) != drops || json_number_value(rate) <= 0)
-			continue;
-		printw("%-28s %14.1f\n", name, json_number_value(rate));
+		if ((strncmp(name, "drop_", 5) == 0) == drops && json_number_value(rate) > 0)
+			wprintw(pad, "%-28s %14.1f\n", name, json_number_value(rate));
 	}
 }
 
-static void draw_users(const json_t *users)
+/* What the kernel dropped, at the sockets ("accepted" is no drop) and at the ports. */
+static void draw_kernel(WINDOW *pad, const json_t *rates, const char *where)
 {
-	attron(A_BOLD);
-	printw("\n%-28s %14s %14s %12s\n", "USER", "EVENTS/S", "COPIES/S", "CONNECTIONS");
-	attroff(A_BOLD);
+	const char *name;
+	json_t *rate;
+
+	json_object_foreach ((json_t *)rates, name, rate) {
+		char whole[64];
+
+		if (strcmp(name, "accepted") == 0 || json_number_value(rate) <= 0)
+			continue;
+		snprintf(whole, sizeof(whole), "%s %s", where, name);
+		wprintw(pad, "%-28s %14.1f\n", whole, json_number_value(rate));
+	}
+}
+
+static void draw_users(WINDOW *pad, const json_t *users)
+{
+	wattron(pad, A_BOLD);
+	wprintw(pad, "\n%-28s %14s %14s %12s\n", "USER", "EVENTS/S", "COPIES/S", "CONNECTIONS");
+	wattroff(pad, A_BOLD);
 	for (size_t i = 0; i < json_array_size(users); i++) {
 		const json_t *user = json_array_get(users, i);
 		const char *name = json_string_value(json_object_get(user, "user"));
@@ -80,31 +104,51 @@ static void draw_users(const json_t *users)
 		if (!name) /* only its handle is known any more */
 			name = json_string_value(json_object_get(user, "handle"));
 		escaped = output_escape(name ? name : "?", name ? strlen(name) : 1);
-		printw("%-28.28s %14.1f %14.1f %12lld\n", escaped,
-		       json_number_value(json_object_get(user, "events_per_second")),
-		       json_number_value(json_object_get(user, "copies_per_second")),
-		       (long long)json_integer_value(json_object_get(user, "connections")));
+		wprintw(pad, "%-28.28s %14.1f %14.1f %12lld\n", escaped,
+			json_number_value(json_object_get(user, "events_per_second")),
+			json_number_value(json_object_get(user, "copies_per_second")),
+			(long long)json_integer_value(json_object_get(user, "connections")));
 		free(escaped);
 	}
 }
 
-static void draw(const json_t *view)
+static void show(WINDOW *pad)
+{
+	prefresh(pad, 0, 0, 0, 0, LINES - 1, COLS - 1);
+}
+
+static void draw(WINDOW *pad, const json_t *view)
 {
 	const json_t *rates = json_object_get(view, "rates");
 
-	erase();
-	printw("fanwire: over the last %.1f s; q quits\n",
-	       json_number_value(json_object_get(view, "interval_seconds")));
-	draw_rates(rates, false);
-	draw_rates(rates, true);
-	draw_users(json_object_get(view, "users"));
-	refresh();
+	werase(pad);
+	wprintw(pad, "fanwire: over the last %.1f s; q quits\n",
+		json_number_value(json_object_get(view, "interval_seconds")));
+	draw_heading(pad, "COUNTER");
+	draw_rates(pad, rates, false);
+	draw_heading(pad, "DROPPED, BY REASON");
+	draw_rates(pad, rates, true);
+	draw_kernel(pad, json_object_get(view, "filter"), "filter:");
+	draw_kernel(pad, json_object_get(view, "guard"), "guard:");
+	draw_users(pad, json_object_get(view, "users"));
+	show(pad);
+}
+
+/* Waits for one interval: false when q was pressed. */
+static bool pause_or_quit(WINDOW *pad, int interval_ms)
+{
+	int key;
+
+	wtimeout(pad, interval_ms);
+	key = wgetch(pad);
+	return key != 'q' && key != 'Q';
 }
 
 static int run_screen(const struct top *top)
 {
 	char why[512];
-	json_t *view = get_view(top, why);
+	json_t *view = get_view(top, why); /* rates count from this call on */
+	WINDOW *pad;
 
 	if (!view)
 		return finish(top, view, why);
@@ -112,17 +156,18 @@ static int run_screen(const struct top *top)
 	cbreak();
 	noecho();
 	curs_set(0);
-	timeout(top->interval_ms);
+	pad = newpad(PAD_LINES, PAD_COLUMNS);
+	wprintw(pad, "fanwire: counting for %.1f s; q quits\n", top->interval_ms / 1000.0);
+	show(pad);
 	for (unsigned long long i = 0; view && (!top->count || i < top->count); i++) {
-		int key;
-
-		draw(view);
-		key = getch();
-		if (key == 'q' || key == 'Q')
+		if (!pause_or_quit(pad, top->interval_ms))
 			break;
 		json_decref(view);
 		view = get_view(top, why);
+		if (view)
+			draw(pad, view);
 	}
+	delwin(pad);
 	endwin(); /* before anything is said: the screen is put back by it */
 	return finish(top, view, why);
 }

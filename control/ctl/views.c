@@ -117,9 +117,24 @@ int run_explain(const struct ctl *ctl, const struct arguments *arguments)
 
 /* ---- audit ----------------------------------------------------------------------------------- */
 
+/* A value as it is, or in quotes where its end would not show. */
+static void print_value(const char *text)
+{
+	char *escaped = output_escape(text, strlen(text));
+	bool quoted = strpbrk(escaped, " \"=");
+
+	if (quoted)
+		putchar('"');
+	for (const char *at = escaped; *at; at++)
+		printf("%s%c", quoted && (*at == '"' || *at == '\\') ? "\\" : "", *at);
+	if (quoted)
+		putchar('"');
+	free(escaped);
+}
+
 static void show_record(const struct ctl *ctl, const json_t *record)
 {
-	const char *key;
+	const char *blank = "", *key;
 	json_t *value;
 
 	if (ctl->json) {
@@ -130,26 +145,32 @@ static void show_record(const struct ctl *ctl, const json_t *record)
 	json_object_foreach ((json_t *)record, key, value) {
 		const char *text = json_string_value(value);
 		bool bare = strcmp(key, "time") == 0 || strcmp(key, "event") == 0;
-		char *escaped = output_escape(text ? text : "", text ? strlen(text) : 0);
+		bool number = json_is_integer(value) && strcmp(key, "row") != 0;
 
-		if (json_is_integer(value) && strcmp(key, "row") != 0)
-			printf("%s=%lld ", key, (long long)json_integer_value(value));
-		else if (text && *text)
-			printf("%s%s%s ", bare ? "" : key, bare ? "" : "=", escaped);
-		free(escaped);
+		if (!number && !(text && *text))
+			continue;
+		printf("%s%s%s", blank, bare ? "" : key, bare ? "" : "=");
+		if (number)
+			printf("%lld", (long long)json_integer_value(value));
+		else
+			print_value(text);
+		blank = " ";
 	}
 	printf("\n");
 	fflush(stdout);
 }
 
 /* Prints the records after row *after, and moves it. false: failed, and said so. */
-static bool show_audit(const struct ctl *ctl, const char *limit, char after[32])
+static bool show_audit(const struct ctl *ctl, const char *event, const char *limit, char after[32])
 {
-	struct api_query query[3] = {{"limit", limit}, {0}};
+	struct api_query query[4] = {{"limit", limit}, {0}};
+	unsigned cnt = 1;
 	json_t *answer, *list;
 
 	if (*after)
-		query[1] = (struct api_query){"after", after};
+		query[cnt++] = (struct api_query){"after", after};
+	if (event)
+		query[cnt++] = (struct api_query){"event", event};
 	answer = api_call(ctl, "GET", "/v1/audit", query, NULL);
 	if (!answer)
 		return false;
@@ -167,19 +188,20 @@ static bool show_audit(const struct ctl *ctl, const char *limit, char after[32])
 
 int run_audit(const struct ctl *ctl, const struct arguments *arguments)
 {
+	const char *event = arguments_option(arguments, "--event", 0);
 	unsigned long long limit = 100;
 	char limit_text[32], after[32] = "";
 
 	if (!arguments_number(ctl, arguments, "--limit", 1, 10000, &limit))
 		return EXIT_USAGE;
 	snprintf(limit_text, sizeof(limit_text), "%llu", limit);
-	if (!show_audit(ctl, limit_text, after))
+	if (!show_audit(ctl, event, limit_text, after))
 		return EXIT_REFUSED;
 	while (arguments_option(arguments, "--follow", 0)) {
 		usleep(500000);
 		if (!*after) /* there was none: every record is after row 0 */
 			snprintf(after, sizeof(after), "0");
-		if (!show_audit(ctl, "1000", after))
+		if (!show_audit(ctl, event, "1000", after))
 			return EXIT_REFUSED;
 	}
 	return EXIT_DONE;

@@ -35,9 +35,11 @@ int audit_open(struct store *store, struct audit **out)
 	audit->trim = store_prepare(
 		store, "DELETE FROM audit WHERE row <= (SELECT max(row) FROM audit) - ?");
 	audit->newest = store_prepare(store, "SELECT * FROM (SELECT " COLUMNS
-					     " FROM audit ORDER BY row DESC LIMIT ?) ORDER BY row");
-	audit->after = store_prepare(store, "SELECT " COLUMNS
-					    " FROM audit WHERE row > ? ORDER BY row LIMIT ?");
+					     " FROM audit WHERE ?1 IS NULL OR event = ?1"
+					     " ORDER BY row DESC LIMIT ?2) ORDER BY row");
+	audit->after =
+		store_prepare(store, "SELECT " COLUMNS " FROM audit WHERE row > ?3"
+				     " AND (?1 IS NULL OR event = ?1) ORDER BY row LIMIT ?2");
 	if (!audit->insert || !audit->trim || !audit->newest || !audit->after) {
 		free(audit);
 		return -EIO;
@@ -141,14 +143,15 @@ static json_t *column_time(sqlite3_stmt *stmt, int column)
 	return json_string(text);
 }
 
-json_t *audit_list(struct audit *audit, uint64_t after, unsigned limit)
+json_t *audit_list(struct audit *audit, const char *event, uint64_t after, unsigned limit)
 {
 	sqlite3_stmt *stmt = after ? audit->after : audit->newest;
 	json_t *records = json_array();
 
+	bind_text(stmt, 1, event);
+	sqlite3_bind_int64(stmt, 2, limit);
 	if (after)
-		sqlite3_bind_int64(stmt, 1, (int64_t)after);
-	sqlite3_bind_int64(stmt, after ? 2 : 1, limit);
+		sqlite3_bind_int64(stmt, 3, (int64_t)after);
 	while (sqlite3_step(stmt) == SQLITE_ROW)
 		json_array_append_new(
 			records,

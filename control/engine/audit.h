@@ -30,5 +30,8 @@ int audit_open(struct store *store, struct audit **audit);
 void audit_close(struct audit *audit);
 /* Adds a record to the turn's transaction. 0 or the store's error, which it has logged. */
 int audit_add(struct audit *audit, const struct audit_record *record);
-/* Array of records with row > after, newest last: the newest `limit` where after is 0. */
-json_t *audit_list(struct audit *audit, uint64_t after, unsigned limit);
+/*
+ * Array of records with row > after, newest last: the newest `limit` where after is 0. Only those
+ * of `event` unless that is NULL.
+ */
+json_t *audit_list(struct audit *audit, const char *event, uint64_t after, unsigned limit);

@@ -46,7 +46,7 @@ static const struct request_route routes[] = {
 	{"GET", "/v1/connections", {"user", "after", "limit"}},
 	{"DELETE", "/v1/connections/{id}", {NULL}},
 	{"GET", "/v1/explain", {"user", "channel"}},
-	{"GET", "/v1/audit", {"limit", "after"}},
+	{"GET", "/v1/audit", {"limit", "after", "event"}},
 	{"GET", "/v1/top", {"limit"}},
 };
 #define ROUTE_CNT (sizeof(routes) / sizeof(routes[0]))
@@ -89,7 +89,7 @@ static void send_json(struct evhttp_request *request, int status, const json_t *
 {
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
 	struct evbuffer *buffer = evbuffer_new();
-	char *text = json_dumps(answer, JSON_COMPACT);
+	char *text = json_dumps(answer, JSON_COMPACT | JSON_REAL_PRECISION(15)); /* 58.9 */
 
 	if (buffer && text) {
 		evbuffer_add_printf(buffer, "%s\n", text);

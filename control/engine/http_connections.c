@@ -57,7 +57,7 @@ static json_t *json_connection(const struct http_call *call, const struct fan_co
 	char address[46];
 	double lease = c->state == FAN_CONNECTION_ENDING || c->lease_ns < call->now.mono_ns
 			       ? 0
-			       : (double)(c->lease_ns - call->now.mono_ns) / 1e9;
+			       : (double)((c->lease_ns - call->now.mono_ns) / 1000000) / 1e3;
 
 	fan_address_format(address, c->address, c->family);
 	return json_pack("{s:o, s:o, s:s, s:i, s:i, s:s, s:I, s:f, s:o}", "id", http_json_id(c->id),

@@ -61,7 +61,8 @@ static bool check_host(const struct registrations *all, struct moment now, struc
 		break;
 	}
 	return refuse(refusal, MESSAGE_ERROR_NO_DATAPLANE,
-		      "the dataplane is not running, or still starting; start fanwire-dataplane");
+		      "the dataplane is not running, or still starting; start it: ./dev up, or "
+		      "fanwire-dataplane --config FILE");
 }
 
 static bool check_token(const struct registrations *all, const char *text, struct moment now,

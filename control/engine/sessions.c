@@ -175,7 +175,8 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 	if (!registry_state(all->engine->registry) ||
 	    !registry_dataplane_alive(all->engine->registry)) {
 		refuse(all, message->ref, MESSAGE_ERROR_NO_DATAPLANE,
-		       "the dataplane is not running; start fanwire-dataplane");
+		       "the dataplane is not running; start it: ./dev up, or "
+		       "fanwire-dataplane --config FILE");
 		return;
 	}
 	session = calloc(1, sizeof(*session));

@@ -10,6 +10,8 @@
 #define INTERVAL_MIN_NS (ENGINE_NS_PER_S / 5)
 #define LIMIT_DEFAULT	20
 #define LIMIT_MAX	1000
+#define VERDICT_MAX	16
+#define GUARD_MAX	8
 
 struct group_reading {
 	uint64_t incarnation, sequence, copies;
@@ -20,6 +22,8 @@ struct reading {
 	uint64_t state_epoch;
 	uint32_t group_cnt;
 	uint64_t counters[FAN_COUNTER_CNT];
+	uint64_t verdicts[VERDICT_MAX],
+		guards[GUARD_MAX]; /* the kernel's, as the agent told them */
 	struct group_reading *groups;
 };
 
@@ -69,6 +73,8 @@ static bool take(struct reading *reading, const struct engine *engine, uint64_t 
 	reading->state_epoch = state ? state->header.creation_epoch : 0;
 	for (unsigned i = 0; i < FAN_COUNTER_CNT; i++)
 		reading->counters[i] = engine_counter(engine, i);
+	memcpy(reading->verdicts, engine->agent_status.verdicts, sizeof(reading->verdicts));
+	memcpy(reading->guards, engine->agent_status.guards, sizeof(reading->guards));
 	for (uint32_t i = 0; i < cnt; i++) {
 		const struct fan_group_state *group = &groups_of(state)[i];
 
@@ -80,17 +86,32 @@ static bool take(struct reading *reading, const struct engine *engine, uint64_t 
 	return true;
 }
 
+static json_t *json_rate(uint64_t value, uint64_t base, double seconds)
+{
+	uint64_t grown = value > base ? value - base : 0;
+
+	return json_real(seconds > 0 ? (double)grown / seconds : 0);
+}
+
+/* What the kernel decided, each by its name. */
+static json_t *json_kernel_rates(const uint64_t *values, const uint64_t *base, unsigned max,
+				 const char *(*name)(unsigned), double seconds)
+{
+	json_t *rates = json_object();
+
+	for (unsigned i = 0; i < max && name(i); i++)
+		json_object_set_new(rates, name(i), json_rate(values[i], base[i], seconds));
+	return rates;
+}
+
 static json_t *json_rates(const struct engine *engine, const struct reading *base, double seconds)
 {
 	json_t *rates = json_object();
 
-	for (unsigned i = 0; i < FAN_COUNTER_CNT; i++) {
-		uint64_t value = engine_counter(engine, i);
-		uint64_t grown = value > base->counters[i] ? value - base->counters[i] : 0;
-
-		json_object_set_new(rates, fan_counter_name(i),
-				    json_real(seconds > 0 ? (double)grown / seconds : 0));
-	}
+	for (unsigned i = 0; i < FAN_COUNTER_CNT; i++)
+		json_object_set_new(
+			rates, fan_counter_name(i),
+			json_rate(engine_counter(engine, i), base->counters[i], seconds));
 	return rates;
 }
 
@@ -183,6 +204,7 @@ static json_t *json_busiest(const struct engine *engine, const struct reading *b
 
 void http_top(struct http_call *call)
 {
+	const struct agent_status *agent = &call->engine->agent_status;
 	struct top *top = call->engine->top;
 	uint64_t limit = LIMIT_DEFAULT, now_ns = call->now.mono_ns;
 	double seconds;
@@ -198,9 +220,14 @@ void http_top(struct http_call *call)
 		top->next.taken_ns = 0;
 	}
 	seconds = top->base.taken_ns ? (double)(now_ns - top->base.taken_ns) / 1e9 : 0;
-	answer = json_pack("{s:f, s:o, s:o}", "interval_seconds", seconds, "rates",
-			   json_rates(call->engine, &top->base, seconds), "users",
-			   json_busiest(call->engine, &top->base, seconds, limit));
+	answer = json_pack("{s:f, s:o, s:o, s:o, s:o}", "interval_seconds", seconds, "rates",
+			   json_rates(call->engine, &top->base, seconds), "filter",
+			   json_kernel_rates(agent->verdicts, top->base.verdicts, VERDICT_MAX,
+					     agent_verdict_name, seconds),
+			   "guard",
+			   json_kernel_rates(agent->guards, top->base.guards, GUARD_MAX,
+					     agent_guard_name, seconds),
+			   "users", json_busiest(call->engine, &top->base, seconds, limit));
 	if (!top->next.taken_ns && !take(&top->next, call->engine, now_ns)) {
 		json_decref(answer);
 		http_refuse(call, 500, "internal", "out of memory");

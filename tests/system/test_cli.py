@@ -48,10 +48,17 @@ def test_help_comes_from_the_table(instance, command):
     [], ["fly"], ["token"], ["status", "extra"], ["publish"], ["publish", "u", "p", "--kind", "70000"],
     ["publish", "u", "p", "--kind", "x"], ["tail", "u"], ["disconnect"], ["publisher"], ["publisher", "fly"],
     ["token", "u", "--ttl"], ["token", "u", "--surprise", "1"], ["publish", "u", "p", "--channel", "@nothex"],
-    ["disconnect", "nothex"]])
+    ["disconnect", "nothex"], ["token", ""], ["token", "u", "--ttl", ""], ["connections", ""], ["audit", "--event", ""],
+    ["tail", "u", "--token", ""], ["publisher", "add", ""], ["explain", "u", "--channel", ""]])
 def test_wrong_usage_exits_1(instance, arguments):
     run = instance.ctl(*arguments, check=False)
     assert run.returncode == 1 and run.stderr.strip() and not run.stdout.strip(), (run.returncode, run.stdout, run.stderr)
+
+
+def test_half_a_command_is_told_its_other_half(instance):
+    for words in (["publisher"], ["publisher", "fly"]):
+        run = instance.ctl(*words, check=False)
+        assert "publisher what? add NAME, list, remove NAME" in run.stderr, run.stderr
 
 
 def test_refused_or_failed_exits_2(instance):
@@ -137,9 +144,42 @@ def test_a_single_channel(instance):
     assert [(e["payload"], e["channel"]) for e in finish(tail)] == [("you", "@" + wanted)]
 
 
+def test_every_tail_is_reached_by_its_id(instance):
+    """The id is the one that `connections` shows, not one that somebody had to ask for. Counts stay each group's."""
+    first, second = (start_tail(instance, "cli-ids", "--count", n) for n in (2, 1))
+    ids = {c["id"] for c in instance.connections("cli-ids")}
+    publishes = [instance.ctl_json("publish", "cli-ids", one, "--channel", "@" + one)[0] for one in sorted(ids)]
+    assert [(p["attempted"], p["sent"]) for p in publishes] == [(1, 1), (1, 1)]
+    (to_all,) = instance.ctl_json("publish", "cli-ids", "all")
+    assert (to_all["attempted"], to_all["sent"]) in ((1, 1), (2, 2))  # the second one may have left by now
+    got = [(e["channel"], e["payload"]) for tail in (first, second) for e in finish(tail)]
+    assert sorted(got) == sorted([("@" + one, one) for one in ids] + [("all", "all")])
+
+
+def test_publish_to_nobody_says_who_is_not_there(instance):
+    for channel, words in (([], "nobody is connected as cli-none"), (["--channel", "den"], "the channel den"),
+                           (["--channel", "@000000000000dead"], "no connection 000000000000dead")):
+        out = instance.ctl("publish", "cli-none", "x", *channel).stdout
+        assert out.startswith("sent to 0 connections") and words in out, out
+        assert " ".join(["fanwirectl explain cli-none", *channel]) in out
+
+
+def test_tail_tells_when_fanwired_is_away_and_back(make_instance):
+    instance = make_instance().up()
+    tail = start_tail(instance, "cli-away", "--count", 1)
+    instance.kill("fanwired")
+    assert "listening" in tail.stderr.readline()
+    assert "fanwired is away" in tail.stderr.readline()
+    instance.start("fanwired")
+    instance.wait()
+    assert "attached again" in tail.stderr.readline()
+    assert instance.ctl_json("publish", "cli-away", "still here")[0]["sent"] == 1
+    assert [e["payload"] for e in finish(tail)] == ["still here"]
+
+
 def test_tail_gives_up_after_its_time(instance):
     run = instance.ctl("tail", "cli-late", "--token", instance.token("cli-late"), "--count", 1, "--timeout", 1, check=False)
-    assert run.returncode == 2
+    assert run.returncode == 2 and "0 of 1 events came within 1 s" in run.stderr
 
 
 def test_tail_reads_a_token_from_a_file(instance, tmp_path):
@@ -147,6 +187,9 @@ def test_tail_reads_a_token_from_a_file(instance, tmp_path):
     path.write_text(instance.ctl("token", "cli-file").stdout)
     run = instance.ctl("tail", "cli-file", "--token", f"@{path}", "--timeout", 1, check=False)
     assert "refused" not in run.stderr and run.returncode == 0, run.stderr
+    path.write_text("\n")
+    run = instance.ctl("tail", "cli-file", "--token", f"@{path}", "--timeout", 1, check=False)
+    assert run.returncode == 1 and f"{path} is empty" in run.stderr
 
 
 def test_connections_and_disconnect(instance):
@@ -157,6 +200,9 @@ def test_connections_and_disconnect(instance):
     for connection in listed:
         assert {"id", "user", "address", "port", "state", "generation", "lease_seconds"} <= set(connection)
         assert ID.match(connection["id"]) and connection["state"] in ("pending", "active", "ending")
+        assert round(connection["lease_seconds"], 3) == connection["lease_seconds"]
+    status, answer = instance.api("GET", "/v1/connections?user=cli-connections")
+    assert status == 200 and all(len(str(c["lease_seconds"])) <= 6 for c in answer["connections"]), answer
     assert "cli-bystander" in {c["user"] for c in instance.ctl_json("connections")}
     instance.ctl("disconnect", subscribers[0].id)
     assert subscribers[0].wait_ended()["reason"] == "disconnected"
@@ -215,8 +261,30 @@ def test_audit(instance):
     assert record["foreign"] == wire.handle("cli-bob").hex() and record["source"] == instance.engine4
     assert HANDLE.match(record["victim"])
     assert instance.ctl("revoke", "cli-audited")
+    (only,) = instance.ctl_json("audit", "--event", "foreign_drop", "--limit", 1)
+    assert only["row"] == record["row"]  # though the revocation is newer
+    assert instance.ctl_json("audit", "--event", "no_such_event") == []
     revoked = [r for r in instance.ctl_json("audit") if r["event"] == "revoke" and r["user"] == "cli-audited"]
     assert revoked and revoked[-1]["uid"] == 0  # the caller's, from the kernel
+
+
+def test_an_audit_line_can_be_taken_apart(instance):
+    instance.ctl("revoke", 'cli with "blanks"')
+    line = instance.ctl("audit", "--event", "revoke", "--limit", 1).stdout
+    assert line == line.rstrip() + "\n" and 'user="cli with \\"blanks\\""' in line, line
+
+
+def test_top_has_what_the_kernel_dropped(instance):
+    bob = instance.subscribe("cli-top")
+    top = subprocess.Popen(instance.ctl_command("-j", "top", "--count", 3), stdout=subprocess.PIPE, text=True,
+                           env=instance.ctl_env())
+    first = json.loads(top.stdout.readline())
+    for _ in range(20):
+        instance.as_engine().sendto(bytes([1, 16, 3, 1, 0, 0, 0, 0]) + wire.handle("cli-other") + bytes(76),
+                                    (bob.address, bob.port))
+    rest = [json.loads(line) for line in top.communicate(timeout=30)[0].splitlines()]
+    assert {"accepted", "foreign_user"} <= set(first["filter"]) and set(first["guard"])
+    assert any(view["filter"]["foreign_user"] > 0 for view in rest), rest
 
 
 def test_top(instance):
@@ -291,6 +359,10 @@ def test_doctor_names_a_daemon_that_is_gone(make_instance):
     wait_for(lambda: instance.status()["dataplane"]["state"] == "stopped")
     run = instance.ctl("doctor", check=False)
     assert run.returncode == 2 and "dataplane" in run.stdout
+    out = instance.ctl("status").stdout
+    assert f"dataplane stopped (was process {instance.pid('dataplane')}): nothing is delivered" in out, out
+    run = instance.ctl("tail", "cli-dead", "--token", instance.token("cli-dead"), "--timeout", 1, check=False)
+    assert run.returncode == 2 and "fanwire-dataplane --config" in run.stderr
 
 
 def test_dev_ctl_is_the_same_program():

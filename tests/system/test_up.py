@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The embedded instance as ./dev up makes it: daemons in this namespace, receivers in one of their own. Another name,
 other ports: it disturbs no instance that is up."""
+import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 
 import pytest
 
-from instance import ROOT, Instance
+from instance import BUILD, ROOT, Instance
 
 
 class Embedded(Instance):
@@ -51,6 +53,31 @@ def network_state(one):
     }
 
 
+def test_up_tells_that_what_runs_is_older(embedded, tmp_path):
+    """Another configuration or another build is for the next start; a daemon that runs is left alone, not silently."""
+    programs = tmp_path / "build"
+    for program in ("control/engine/fanwired", "control/ctl/fanwirectl", "dataplane/fanwire-dataplane"):
+        (programs / program).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(BUILD / program, programs / program)
+    embedded.settings["BUILD_DIR"] = str(programs)
+    embedded.script("create")
+    first_line = (embedded.dir / "fanwire.conf").read_text().splitlines()[0]
+    assert "control/embedded/fanwire.conf" in first_line
+    embedded.script("start")
+    embedded.wait()
+    assert embedded.script("start").stdout == ""
+    embedded.script("create", "times.lease=50")
+    out = embedded.script("start").stdout
+    assert out.count("runs an older configuration: ./dev down and ./dev up use the new one") == 2, out
+    assert str(embedded.pid("fanwired")) in out
+    embedded.script("create")
+    program = programs / "dataplane/fanwire-dataplane"
+    program.unlink()
+    shutil.copy2(BUILD / "dataplane/fanwire-dataplane", program)
+    out = embedded.script("start").stdout
+    assert "runs an older build" in out and out.count("older") == 1, out
+
+
 def huge_pages():
     return int(pathlib.Path("/proc/sys/vm/nr_hugepages").read_text())
 
@@ -72,6 +99,9 @@ def test_up_twice_and_down(embedded):
     assert embedded.publisher().publish("up", "x").sent == 1
     assert subscriber.wait_events(1)
     subprocess.run(["ping", "-c", "1", "-W", "2", embedded.receiver4], check=True, capture_output=True)
+    embedded.settings["ENGINE_PORT"], old = "7399", embedded.settings["ENGINE_PORT"]
+    assert f"ENGINE_PORT=7399 is not taken up: this instance was made with {old}" in embedded.script("create").stdout
+    embedded.settings["ENGINE_PORT"] = old
     last = embedded.script("destroy").stdout
     for word in ("stopped fanwired", "stopped dataplane", "veth pair", "network namespace"):
         assert word in last, last
@@ -104,6 +134,15 @@ def test_with_too_few_huge_pages_it_runs_without(make_instance):
     subscriber = instance.subscribe("small")
     assert instance.publisher().publish("small", "x").sent == 1 and subscriber.wait_events(1)
     assert instance.status()["control"]["huge_pages"] is False
+    # Again with few enough: what runs stays as it is, regions and configuration alike.
+    instance.settings["HUGE_PAGES"] = "1"
+    (instance.dir / "instance.env").write_text(
+        (instance.dir / "instance.env").read_text().replace("HUGE_PAGES='100000000'", "HUGE_PAGES='1'"))
+    out = instance.script("create").stdout + instance.script("start").stdout
+    assert "runs without huge pages" in out and "./dev down and ./dev up" in out and "older" not in out, out
+    assert "huge_pages = false" in (instance.dir / "fanwire.conf").read_text()
+    found = [json.loads(line) for line in instance.ctl("-j", "doctor", check=False).stdout.splitlines()]
+    assert [f["state"] for f in found if f["check"] == "huge_pages"] == ["warning"]
 
 
 def test_what_is_in_the_way_is_named(embedded):
@@ -112,12 +151,13 @@ def test_what_is_in_the_way_is_named(embedded):
     taken.bind(("127.0.0.1", embedded.engine_port))
     run = embedded.script("create", check=False)
     taken.close()
-    assert run.returncode != 0 and str(embedded.engine_port) in run.stderr and "engine_port" in run.stderr, run.stderr
+    assert run.returncode != 0 and str(embedded.engine_port) in run.stderr, run.stderr
+    assert "engine_port" in run.stderr and f"ENGINE_PORT={embedded.engine_port + 1} ./dev up" in run.stderr, run.stderr
     taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     taken.bind(("127.0.0.1", embedded.port_first + 3))
     run = embedded.script("create", check=False)
     taken.close()
-    assert run.returncode != 0 and "port_first" in run.stderr, run.stderr
+    assert run.returncode != 0 and "port_first" in run.stderr and "PORT_FIRST=" in run.stderr, run.stderr
     subprocess.run(["ip", "link", "add", embedded.engine_if, "type", "veth"], check=True)
     try:
         run = embedded.script("create", check=False)
@@ -151,3 +191,9 @@ def test_each_subcommand_has_help(command):
 def test_a_wrong_subcommand_is_refused():
     run = subprocess.run([str(ROOT / "dev"), "fly"], capture_output=True, text=True)
     assert run.returncode != 0 and "fly" in run.stderr
+
+
+@pytest.mark.parametrize("words", [["up", "now"], ["status", "x"], ["down", "--purge", "x"], ["lint", "x"], ["fmt", "x"]])
+def test_words_too_many_are_refused(words):
+    run = subprocess.run([str(ROOT / "dev"), *words], capture_output=True, text=True)
+    assert run.returncode != 0 and words[-1] in run.stderr, run.stderr

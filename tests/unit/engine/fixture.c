@@ -314,7 +314,7 @@ unsigned audited(struct fixture *f, const char *event)
 	size_t i;
 
 	store_flush(f->engine.store);
-	records = audit_list(f->engine.audit, 0, 10000);
+	records = audit_list(f->engine.audit, NULL, 0, 10000);
 	json_array_foreach (records, i, record)
 		cnt += strcmp(json_string_value(json_object_get(record, "event")), event) == 0;
 	json_decref(records);
