@@ -69,7 +69,8 @@ static uint32_t user_get(struct registry *r, const uint8_t handle[16])
 	if (user != NONE)
 		return user;
 	user = stack_pop(&r->free_users);
-	r->users[user] = (struct user){.connections = NONE, .groups = NONE};
+	r->users[user] =
+		(struct user){.connections = NONE, .groups = NONE, .lingering = {NONE, NONE}};
 	memcpy(r->users[user].handle, handle, 16);
 	index_add(&r->handles, handle_hash(r, handle), user);
 	return user;
@@ -124,6 +125,7 @@ void user_link_group(struct registry *r, uint32_t group)
 	if (u->groups != NONE)
 		r->group_books[u->groups].link.prev = group;
 	u->groups = group;
+	u->group_cnt++;
 	r->counts.groups++;
 }
 
@@ -138,6 +140,7 @@ void user_unlink_group(struct registry *r, uint32_t group)
 		r->group_books[link->prev].link.next = link->next;
 	else
 		u->groups = link->next;
+	u->group_cnt--;
 	r->counts.groups--;
 	user_put(r, link->user);
 }
@@ -199,7 +202,7 @@ int books_init(struct registry *r)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < root->connection_cnt; i++)
 		r->connection_books[i].memberships = NONE;
-	r->linger_first = r->linger_last = NONE;
+	r->lingering = (struct linger_list){NONE, NONE};
 	if (!stack_init(&r->free_users, user_cnt, true) ||
 	    !stack_init(&r->free_memberships, root->endpoint_cnt, true) ||
 	    !stack_init(&r->free_connections, root->connection_cnt, false) ||

@@ -26,16 +26,31 @@ static void plan_drop(struct registry *r)
 	r->plan_cnt = 0;
 }
 
+/* Connected users stand in all of them: waiting for reclamation helps nobody. */
+static int groups_full(struct registry *r)
+{
+	return registry_fail(r, -ENOSPC, "groups full: raise limits.max_groups");
+}
+
 static int plan_fail(struct registry *r, const char *what, const char *limit)
 {
 	plan_drop(r);
 	return registry_no_space(r, what, limit);
 }
 
-static bool planned(const struct registry *r, uint64_t channel)
+bool planned(const struct registry *r, uint64_t channel)
 {
 	for (unsigned i = 0; i < r->plan_cnt; i++) {
 		if (r->plan[i].channel == channel)
+			return true;
+	}
+	return false;
+}
+
+bool planned_group(const struct registry *r, uint32_t group)
+{
+	for (unsigned i = 0; i < r->plan_cnt; i++) {
+		if (r->plan[i].group == group)
 			return true;
 	}
 	return false;
@@ -99,11 +114,36 @@ static int join_plan(struct registry *r, uint32_t connection, uint64_t channel,
 	return 0;
 }
 
+/* Groups that the plan makes must fit; those that linger, and that it does not take up, make way.
+ */
+static int room_make(struct registry *r, uint32_t user)
+{
+	uint32_t reclaimable = r->counts.groups_lingering, created = 0, over = 0, own = 0, shed;
+
+	for (unsigned i = 0; i < r->plan_cnt; i++) {
+		uint32_t group = r->plan[i].group;
+
+		created += group == NONE;
+		reclaimable -= group != NONE && r->group_books[group].linger_until_ns != 0;
+	}
+	if (r->counts.groups + created > r->groups_max)
+		over = r->counts.groups + created - r->groups_max;
+	if (over > reclaimable) {
+		plan_drop(r);
+		return groups_full(r);
+	}
+	if (r->users[user].group_cnt + created > r->user_groups_max)
+		own = r->users[user].group_cnt + created - r->user_groups_max;
+	shed = group_linger_shed(r, user, own);
+	if (shed < over)
+		group_linger_shed(r, NONE, over - shed);
+	return 0;
+}
+
 static int activation_plan(struct registry *r, uint32_t connection,
 			   const struct registry_user_keys *keys, const uint64_t *channels,
 			   unsigned channel_cnt)
 {
-	uint32_t created = 0;
 	int rc;
 
 	r->plan_cnt = 0;
@@ -112,15 +152,28 @@ static int activation_plan(struct registry *r, uint32_t connection,
 		if (!planned(r, channels[i]))
 			rc = join_plan(r, connection, channels[i], keys);
 	}
+	if (rc == 0)
+		rc = room_make(r, r->connection_books[connection].link.user);
 	if (rc < 0)
 		return rc;
-	for (unsigned i = 0; i < r->plan_cnt; i++)
-		created += r->plan[i].group == NONE;
-	if (r->counts.groups + created > r->groups_max)
-		return plan_fail(r, "groups", "limits.max_groups");
 	if (overflow_needed(r) > r->free_overflow.cnt)
 		return plan_fail(r, "overflow buckets", "limits.max_groups");
 	return 0;
+}
+
+int registry_groups_check(struct registry *r, const uint8_t handle[16], const uint64_t *channels,
+			  unsigned channel_cnt)
+{
+	uint32_t live = r->counts.groups - r->counts.groups_lingering;
+
+	for (unsigned i = 0; i <= channel_cnt; i++) {
+		uint64_t channel = i ? channels[i - 1] : FAN_CHANNEL_ALL;
+		uint32_t group = bucket_find(r, handle, channel,
+					     fan_table_hash(r->table.seed, handle, channel));
+
+		live += group == NONE || r->group_books[group].linger_until_ns != 0;
+	}
+	return live > r->groups_max ? groups_full(r) : 0;
 }
 
 /* ---- activation ---- */

@@ -43,42 +43,82 @@ void group_unlink(struct registry *r, uint32_t group)
 	retire(r, RETIRED_GROUP, group, 1);
 }
 
-void group_linger_begin(struct registry *r, uint32_t group)
+/* ---- lingering ---- */
+
+static struct linger_list *list_of(struct registry *r, enum linger_of of, uint32_t user)
+{
+	return of == LINGER_OF_ALL ? &r->lingering : &r->users[user].lingering;
+}
+
+static void list_append(struct registry *r, enum linger_of of, uint32_t group)
 {
 	struct group_books *books = &r->group_books[group];
+	struct linger_list *list = list_of(r, of, books->link.user);
 
-	books->linger_until_ns = r->now_ns + r->linger_ns + 1; /* + 1: never 0 */
-	books->linger_prev = r->linger_last;
-	books->linger_next = NONE;
-	if (r->linger_last != NONE)
-		r->group_books[r->linger_last].linger_next = group;
+	books->linger[of].prev = list->last;
+	books->linger[of].next = NONE;
+	if (list->last != NONE)
+		r->group_books[list->last].linger[of].next = group;
 	else
-		r->linger_first = group;
-	r->linger_last = group;
+		list->first = group;
+	list->last = group;
+}
+
+static void list_remove(struct registry *r, enum linger_of of, uint32_t group)
+{
+	struct group_books *books = &r->group_books[group];
+	struct linger_list *list = list_of(r, of, books->link.user);
+	uint32_t prev = books->linger[of].prev, next = books->linger[of].next;
+
+	if (next != NONE)
+		r->group_books[next].linger[of].prev = prev;
+	else
+		list->last = prev;
+	if (prev != NONE)
+		r->group_books[prev].linger[of].next = next;
+	else
+		list->first = next;
+}
+
+void group_linger_begin(struct registry *r, uint32_t group)
+{
+	/* + 1: never 0 */
+	r->group_books[group].linger_until_ns = r->now_ns + r->linger_ns + 1;
+	list_append(r, LINGER_OF_ALL, group);
+	list_append(r, LINGER_OF_USER, group);
 	r->counts.groups_lingering++;
 }
 
 void group_linger_end(struct registry *r, uint32_t group)
 {
-	struct group_books *books = &r->group_books[group];
-
-	if (!books->linger_until_ns)
+	if (!r->group_books[group].linger_until_ns)
 		return;
-	if (books->linger_next != NONE)
-		r->group_books[books->linger_next].linger_prev = books->linger_prev;
-	else
-		r->linger_last = books->linger_prev;
-	if (books->linger_prev != NONE)
-		r->group_books[books->linger_prev].linger_next = books->linger_next;
-	else
-		r->linger_first = books->linger_next;
-	books->linger_until_ns = 0;
+	list_remove(r, LINGER_OF_ALL, group);
+	list_remove(r, LINGER_OF_USER, group);
+	r->group_books[group].linger_until_ns = 0;
 	r->counts.groups_lingering--;
 }
 
 void group_linger_expire(struct registry *r)
 {
-	while (r->linger_first != NONE &&
-	       r->group_books[r->linger_first].linger_until_ns <= r->now_ns)
-		group_unlink(r, r->linger_first); /* one store: needs no intent */
+	while (r->lingering.first != NONE &&
+	       r->group_books[r->lingering.first].linger_until_ns <= r->now_ns)
+		group_unlink(r, r->lingering.first); /* one store: needs no intent */
+}
+
+uint32_t group_linger_shed(struct registry *r, uint32_t user, uint32_t cnt)
+{
+	enum linger_of of = user == NONE ? LINGER_OF_ALL : LINGER_OF_USER;
+	uint32_t group = list_of(r, of, user)->first, shed = 0;
+
+	while (group != NONE && shed < cnt) {
+		uint32_t next = r->group_books[group].linger[of].next;
+
+		if (!planned_group(r, group)) {
+			group_unlink(r, group); /* one store, as above */
+			shed++;
+		}
+		group = next;
+	}
+	return shed;
 }

@@ -24,12 +24,19 @@
 
 /* ---- private records: each belongs to the region's record of the same index ---- */
 
+/* Lingering groups, by deadline: linger_s is one for all. */
+struct linger_list {
+	uint32_t first, last;
+};
+enum linger_of { LINGER_OF_ALL, LINGER_OF_USER, LINGER_LISTS };
+
 /* A user with a live connection or a group. Lists hold indices, NONE at the end. */
 struct user {
 	uint8_t handle[16];
 	uint32_t connections; /* first live (PENDING or ACTIVE) one */
 	uint32_t groups;      /* first one in the table */
-	uint32_t connection_cnt;
+	uint32_t connection_cnt, group_cnt;
+	struct linger_list lingering;
 };
 
 struct link { /* place in the user's list */
@@ -44,7 +51,9 @@ struct connection_books {
 
 struct group_books {
 	struct link link;
-	uint32_t linger_prev, linger_next;
+	struct {
+		uint32_t prev, next;
+	} linger[LINGER_LISTS];
 	uint64_t linger_until_ns; /* 0: does not linger */
 };
 
@@ -120,6 +129,7 @@ struct registry {
 	char path[FAN_PATH_MAX + 16];
 	char state_path[FAN_PATH_MAX + 16];
 	uint32_t groups_max;	  /* in the table at once */
+	uint32_t user_groups_max; /* of one user, beyond which none of his linger */
 	uint32_t connections_max; /* PENDING and ACTIVE */
 	uint32_t reserve; /* endpoints that only deletions may take: what one can copy at most */
 	uint64_t linger_ns;
@@ -135,7 +145,7 @@ struct registry {
 	struct stack free_users, free_connections, free_groups, free_overflow, free_sessions;
 	struct stack free_memberships;
 	struct block_pool blocks;
-	uint32_t linger_first, linger_last; /* by deadline: linger_s is one for all */
+	struct linger_list lingering;
 	struct registry_counts counts;
 
 	/* Reclamation. */
@@ -221,8 +231,16 @@ void group_linger_begin(struct registry *r, uint32_t group);
 void group_linger_end(struct registry *r, uint32_t group);
 /* Ends the groups whose time is over. */
 void group_linger_expire(struct registry *r);
+/*
+ * Ends up to cnt lingering groups before their time, the longest lingering first; user NONE: of
+ * all users. Not those that the plan takes up. Returns how many.
+ */
+uint32_t group_linger_shed(struct registry *r, uint32_t user, uint32_t cnt);
 
 /* ---- change.c ---- */
+/* A channel or a group that the present plan has already. */
+bool planned(const struct registry *r, uint64_t channel);
+bool planned_group(const struct registry *r, uint32_t group);
 /* The steps of a deletion: `plan` reserves what it needs or fails with -ENOSPC. */
 int leave_plan(struct registry *r, uint32_t connection);
 void leave_run(struct registry *r, uint32_t connection);

@@ -29,11 +29,22 @@ uint64_t monotonic_ns(void)
 	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
+/* All that a user's connections can stand in, ALL and single included, and as much again for ALL.
+ */
+static uint32_t user_groups_max(const struct fan_config *config)
+{
+	uint64_t max = (uint64_t)config->max_connections_per_user *
+		       (2 + (uint64_t)config->max_threads_per_connection);
+
+	return max < config->max_groups ? (uint32_t)max : config->max_groups;
+}
+
 static void configure(struct registry *r, const struct fan_config *config)
 {
 	snprintf(r->path, sizeof(r->path), "%s/%s", config->region_dir, FAN_REGISTRY_FILE);
 	snprintf(r->state_path, sizeof(r->state_path), "%s/%s", config->region_dir, FAN_STATE_FILE);
 	r->groups_max = config->max_groups;
+	r->user_groups_max = user_groups_max(config);
 	r->connections_max = config->max_connections;
 	r->reserve = config->max_connections_per_user * (1 + config->max_threads_per_connection);
 	r->linger_ns = (uint64_t)config->linger_s * UINT64_C(1000000000);
@@ -174,7 +185,7 @@ void registry_counts(const struct registry *r, struct registry_counts *counts)
 {
 	*counts = r->counts;
 	counts->endpoints_free = r->resting ? 0 : r->blocks.free_cnt;
-	counts->retired = r->retirement.head - r->retirement.tail + r->freed.cnt;
+	counts->retired = r->retirement.head - r->retirement.tail + r->freed.cnt + r->resting;
 }
 
 void registry_set_on_connection_free(struct registry *r, registry_on_free on_free, void *arg)

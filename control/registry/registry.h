@@ -60,7 +60,9 @@ int registry_connection_add(struct registry *registry, const struct fan_connecti
 
 /*
  * PENDING -> ACTIVE: into group ALL and the given further channels (threads, single), creating
- * groups as needed, as one intent. tag_key and generations go into new groups.
+ * groups as needed, as one intent. tag_key and generations go into new groups. Where the table or
+ * the user's share of it is full, the longest lingering groups end for it before their time: the
+ * user's share is max_connections_per_user * (2 + max_threads_per_connection).
  */
 struct registry_user_keys {
 	uint32_t user_generation;
@@ -70,6 +72,13 @@ struct registry_user_keys {
 int registry_connection_activate(struct registry *registry, uint64_t id,
 				 const struct registry_user_keys *keys, const uint64_t *channels,
 				 unsigned channel_cnt);
+
+/*
+ * Whether such an activation would find room for its groups as things stand: groups that linger
+ * make room. -ENOSPC. Asked before a socket is made for it; others may still take the room.
+ */
+int registry_groups_check(struct registry *registry, const uint8_t handle[16],
+			  const uint64_t *channels, unsigned channel_cnt);
 
 /*
  * Takes it out of every group (one intent; where memory for that is lacking, at the first
@@ -108,7 +117,9 @@ struct registry_counts {
 	uint32_t connections_pending, connections_active, connections_ending;
 	uint32_t groups, groups_lingering, endpoints_used, endpoints_free;
 	uint32_t sessions, nexthops;
-	uint32_t retired; /* blocks, groups, records waiting for their grace period */
+	/* Blocks, groups, records waiting for their grace period; not 0 also while, after a
+	 * takeover, all that is free does. 0: no room comes of waiting. */
+	uint32_t retired;
 };
 void registry_counts(const struct registry *registry, struct registry_counts *counts);
 

@@ -152,6 +152,29 @@ Test(crash, activation)
 	cr_assert_gt(each_step(op_activate, judge_activate), 20);
 }
 
+/* Of another user than those whose groups linger, into a table that is full with them. */
+static void op_activate_full(struct scene *scene)
+{
+	connect_user(&f, 4, scene->channels, THREADS, NULL);
+}
+
+static void judge_activate_full(struct scene *scene)
+{
+	int all = endpoint_cnt(&f, 4, FAN_CHANNEL_ALL);
+
+	bystanders_check(scene, true);
+	cr_assert(all == 1 || all == -1);
+	for (unsigned i = 0; i < THREADS; i++)
+		cr_assert_eq(endpoint_cnt(&f, 4, scene->channels[i]), all);
+	cr_assert_leq(counts_of(&f).groups, f.config.max_groups);
+}
+
+Test(crash, activation_where_lingering_groups_make_way)
+{
+	f.config.max_groups = 12; /* the scene has 10, of which two linger */
+	cr_assert_gt(each_step(op_activate_full, judge_activate_full), 20);
+}
+
 /* A member more in groups of several: copied blocks. */
 static void op_activate_beside(struct scene *scene)
 {

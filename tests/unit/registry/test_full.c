@@ -79,6 +79,126 @@ Test(full, groups)
 	drain_and_check(&f);
 }
 
+/* Each joins ALL and four threads of a name that nobody used before, and leaves. */
+static void come_and_go(unsigned user, unsigned times)
+{
+	static uint64_t name = 1;
+	uint64_t channels[4];
+
+	for (unsigned n = 0; n < times; n++) {
+		for (unsigned i = 0; i < 4; i++)
+			channels[i] = FAN_CHANNEL_THREAD | name++;
+		disconnect(&f, connect_user(&f, user, channels, 4, NULL));
+		keep(&f, 1);
+	}
+}
+
+/* Nobody is connected any more: what lingers makes way, the longest lingering first. */
+Test(full, lingering_groups_make_way)
+{
+	uint64_t channels[4];
+
+	f.config.max_groups = 64;
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	disconnect(&f, connect_user(&f, 0, channels, 4, NULL));
+	for (unsigned user = 1; user < 12; user++) { /* 60 groups */
+		keep(&f, 1);
+		disconnect(&f, connect_user(&f, user, channels, 4, NULL));
+	}
+	cr_assert_eq(counts_of(&f).groups_lingering, 60);
+	connect_user(&f, 12, channels, 4, NULL);
+	cr_assert_eq(counts_of(&f).groups, 64);
+	cr_assert_eq(counts_of(&f).groups_lingering, 59, "no more than needed");
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 0, "not the longest lingering");
+	table_check(&f);
+	connect_user(&f, 13, channels, 4, NULL);
+	cr_assert_eq(counts_of(&f).groups_lingering, 54);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(endpoint_cnt(&f, 0, channels[i]), -1);
+	cr_assert_eq(endpoint_cnt(&f, 11, FAN_CHANNEL_ALL), 0);
+	/* Whose groups linger himself keeps them, were they the longest lingering of all. */
+	connect_user(&f, 2, channels, 4, NULL);
+	cr_assert_eq(counts_of(&f).groups_lingering, 49);
+	cr_assert_eq(counts_of(&f).groups, 64);
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+/* A full table, of which the comer's own groups linger: none of them is taken for another. */
+Test(full, groups_taken_up_do_not_make_way)
+{
+	uint64_t channels[4], extra;
+
+	f.config.max_groups = 64;
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	disconnect(&f, connect_user(&f, 0, channels, 4, NULL));
+	for (unsigned user = 1; user < 12; user++)
+		connect_user(&f, user, channels, 4, NULL);
+	connect_user(&f, 12, channels, 3, NULL); /* 64, of which 5 linger */
+	channels[3] ^= 1;
+	cr_assert_eq(try_connect(&f, 0, channels, 4, &extra), 0, "one of five makes way");
+	cr_assert_eq(counts_of(&f).groups, 64);
+	cr_assert_eq(counts_of(&f).groups_lingering, 0);
+	channels[3] ^= 3;
+	cr_assert_eq(try_connect(&f, 0, channels, 4, &extra), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "max_groups"));
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+/* One user who comes and goes under new names all the time has his share, and no more. */
+Test(full, one_users_lingering_groups_are_bounded)
+{
+	uint64_t channels[4];
+	uint32_t share;
+
+	f.config.max_groups = 200;
+	f.config.max_connections_per_user = 4;
+	share = 4 * (2 + f.config.max_threads_per_connection);
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	disconnect(&f, connect_user(&f, 1, channels, 4, NULL));
+	come_and_go(0, 200);
+	cr_assert_eq(counts_of(&f).groups, share + 5);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(endpoint_cnt(&f, 1, channels[i]), 0, "another's made way");
+	table_check(&f);
+	fixture_close(&f); /* the sweep knows the shares again */
+	fixture_open(&f);
+	come_and_go(0, 3);
+	cr_assert_eq(counts_of(&f).groups, share + 5);
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+/* Asked before a socket is made. */
+Test(full, room_for_groups_is_told_beforehand)
+{
+	uint64_t channels[4], id = 0;
+	uint8_t handle[16];
+	unsigned n;
+
+	f.config.max_groups = 52;
+	fixture_open(&f);
+	thread_channels(channels, 4);
+	for (n = 0; n < 10; n++)
+		id = connect_user(&f, n, channels, 4, NULL);
+	user_handle(handle, n);
+	cr_assert_eq(registry_groups_check(f.r, handle, channels, 1), 0);
+	cr_assert_eq(registry_groups_check(f.r, handle, channels, 4), -ENOSPC);
+	cr_assert_not_null(strstr(registry_why(f.r), "max_groups"));
+	user_handle(handle, 0);
+	cr_assert_eq(registry_groups_check(f.r, handle, channels, 4), 0, "they are there");
+	disconnect(&f, id);
+	user_handle(handle, n);
+	cr_assert_eq(registry_groups_check(f.r, handle, channels, 4), 0, "what lingers makes way");
+	user_handle(handle, n - 1);
+	cr_assert_eq(registry_groups_check(f.r, handle, channels, 4), 0);
+	drain_and_check(&f);
+}
+
 /* Endpoints run out when connections join more threads than the limits say. */
 Test(full, endpoints)
 {
