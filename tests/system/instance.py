@@ -162,6 +162,13 @@ class Instance:
         os.kill(pid, number)
         if number == signal.SIGKILL:
             assert wait_for(lambda: not self.alive(pid), 10), f"{program} is still there"
+        if number == signal.SIGSTOP:  # a thread goes on until it notices
+            assert wait_for(lambda: set(self.thread_states(pid)) == {"T"}, 10, every=0.001), f"{program} does not stop"
+
+    @staticmethod
+    def thread_states(pid):
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            yield (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
     @staticmethod
     def alive(pid):
