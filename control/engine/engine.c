@@ -130,14 +130,20 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 static int start_store(struct engine *engine, char why[4096])
 {
 	const struct fan_config *config = engine->config;
-	char path[FAN_PATH_MAX + 32];
+	char keys[FAN_PATH_MAX + 32], path[FAN_PATH_MAX + 32];
+	struct store_owner owner;
 	int err;
 
-	snprintf(path, sizeof(path), "%s/keys", config->state_dir);
-	err = keys_load(&engine->keys, path, why);
+	snprintf(keys, sizeof(keys), "%s/keys", config->state_dir);
 	snprintf(path, sizeof(path), "%s/fanwire.db", config->state_dir);
-	if (!err)
-		err = store_open(&engine->store, engine->base, path, why);
+	err = keys_load(&engine->keys, keys, why);
+	if (err)
+		return err;
+	keys_id(&engine->keys, owner.id);
+	owner.fresh = engine->keys.fresh;
+	err = store_open(&engine->store, engine->base, path, &owner, why);
+	if (!err && owner.fresh)
+		err = keys_save(&engine->keys, keys, why);
 	if (!err)
 		err = audit_open(engine->store, &engine->audit);
 	if (!err)

@@ -67,12 +67,11 @@ static int keys_write(const char *path, const char *text, size_t len)
 	return err ? err : sync_directory_of(path);
 }
 
-static int keys_make(struct keys *keys, const char *path, char why[512])
+int keys_save(struct keys *keys, const char *path, char why[512])
 {
 	char text[KEYS_TEXT_LEN + 1], master[2 * FAN_KEY_LEN + 1], token[2 * FAN_KEY_LEN + 1];
 	int err;
 
-	randombytes_buf(keys, sizeof(*keys));
 	fan_hex(master, keys->master, FAN_KEY_LEN);
 	fan_hex(token, keys->token, FAN_KEY_LEN);
 	snprintf(text, sizeof(text), KEYS_MAGIC "master %s\ntoken  %s\n", master, token);
@@ -83,7 +82,16 @@ static int keys_make(struct keys *keys, const char *path, char why[512])
 	if (err)
 		snprintf(why, 512, "cannot write the keys to %s: %s; make its directory writable",
 			 path, strerror(-err));
+	else
+		keys->fresh = false;
 	return err;
+}
+
+void keys_id(const struct keys *keys, uint8_t id[KEYS_ID_LEN])
+{
+	static const uint8_t label[] = "fanwire database";
+
+	crypto_generichash(id, KEYS_ID_LEN, label, sizeof(label) - 1, keys->master, FAN_KEY_LEN);
 }
 
 static int key_parse(uint8_t key[FAN_KEY_LEN], const char *line, const char *label)
@@ -134,9 +142,14 @@ int keys_load(struct keys *keys, const char *path, char why[512])
 	ssize_t len;
 	int fd, err;
 
+	keys->fresh = false;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && errno == ENOENT)
-		return keys_make(keys, path, why);
+	if (fd < 0 && errno == ENOENT) {
+		randombytes_buf(keys->master, FAN_KEY_LEN);
+		randombytes_buf(keys->token, FAN_KEY_LEN);
+		keys->fresh = true;
+		return 0;
+	}
 	if (fd < 0) {
 		err = -errno;
 		snprintf(why, 512, "cannot open the keys %s: %s", path, strerror(-err));

@@ -217,6 +217,7 @@ int publishers_add(struct publishers *publishers, const char *name, const char *
 	publishers->first = p;
 	publishers->cnt++;
 	*change = (struct change){.publishers = publishers, .publisher = p};
+	store_settle(publishers->store);
 	store_on_durable(publishers->store, on_added, change);
 	return 0;
 out_free:
@@ -256,6 +257,7 @@ int publishers_remove(struct publishers *publishers, const char *name, publisher
 	}
 	p->removing = true;
 	*change = (struct change){publishers, p, done, arg};
+	store_settle(publishers->store);
 	store_on_durable(publishers->store, on_removed, change);
 	return 0;
 }

@@ -11,10 +11,12 @@
 #include <sys/stat.h>
 
 #include "common/log.h"
+#include "common/wire/handle.h"
 
-#define STORE_SCHEMA	     1
+#define STORE_SCHEMA	     2
 #define STORE_STATEMENTS_MAX 32
 #define STORE_LAZY_MS	     100
+#define STORE_PATIENCE_MS    2000 /* somebody may read it with sqlite3(1) */
 
 static const char schema_sql[] =
 	"BEGIN IMMEDIATE;"
@@ -26,8 +28,15 @@ static const char schema_sql[] =
 	"CREATE TABLE audit (row INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, "
 	"  event TEXT NOT NULL, victim BLOB, foreigner BLOB, source TEXT, count INTEGER, "
 	"  user TEXT, connection TEXT, uid INTEGER, detail TEXT);"
-	"PRAGMA user_version = 1;"
+	"CREATE TABLE owner (id BLOB NOT NULL);"
+	"PRAGMA user_version = 2;"
 	"COMMIT;";
+
+/* The first schema did not say whose it was. */
+static const char upgrade_sql[] = "BEGIN IMMEDIATE;"
+				  "CREATE TABLE owner (id BLOB NOT NULL);"
+				  "PRAGMA user_version = 2;"
+				  "COMMIT;";
 
 struct waiter {
 	STAILQ_ENTRY(waiter) entry;
@@ -44,6 +53,7 @@ struct store {
 	struct event *commit;
 	bool open;   /* a transaction is */
 	bool urgent; /* somebody waits */
+	bool settle; /* into the main file, at this turn's commit */
 	struct waiters waiters;
 	struct store_counts counts;
 	char why[256];
@@ -106,6 +116,28 @@ static void call_waiters(struct store *store)
 	}
 }
 
+/* Without patience: a reader that is in the way is left alone, and the WAL has it all. */
+static void checkpoint(struct store *store)
+{
+	int rc;
+
+	sqlite3_busy_timeout(store->db, 0);
+	rc = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	sqlite3_busy_timeout(store->db, STORE_PATIENCE_MS);
+	if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+		fan_log(FAN_LOG_WARNING, "database",
+			"the -wal file could not be moved into the main file: %s; it is tried "
+			"again "
+			"later",
+			sqlite3_errmsg(store->db));
+	store->settle = rc != SQLITE_OK;
+}
+
+void store_settle(struct store *store)
+{
+	store->settle = true;
+}
+
 void store_flush(struct store *store)
 {
 	evtimer_del(store->commit);
@@ -117,6 +149,8 @@ void store_flush(struct store *store)
 		else
 			fail_all(store, rc, "cannot commit");
 		store->open = false;
+		if (rc == SQLITE_OK && store->settle)
+			checkpoint(store);
 	}
 	call_waiters(store);
 	if (store->open || !STAILQ_EMPTY(&store->waiters))
@@ -219,31 +253,91 @@ static int refuse_damaged(const char *path, const char *found, char why[1024])
 	snprintf(
 		why, 1024,
 		"the database %s is damaged (%s). It holds the users' generations, the publishers "
-		"and the audit. Put back a copy of it, or move it and its -wal and -shm files away "
-		"and start anew: then publishers must be added again and revocations are forgotten",
+		"and the audit. Put back a copy of it, or move it, its -wal and -shm files and the "
+		"file keys beside it away and start anew: then every token is void, and publishers "
+		"must be added again",
 		path, found);
 	return -EPROTO;
 }
 
-static int check_schema(sqlite3 *db, const char *path, char why[1024])
+static int refuse_lost(const char *path, const char *found, char why[1024])
+{
+	snprintf(
+		why, 1024,
+		"the database %s %s. It knew who was revoked: without it revoked tokens would hold "
+		"again. Put back a copy of it; or move the file keys beside it away too and start "
+		"anew: then every token is void, and publishers must be added again",
+		path, found);
+	return -ENOTRECOVERABLE;
+}
+
+static int run_sql(sqlite3 *db, const char *sql, const char *path, char why[1024])
+{
+	if (sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK)
+		return 0;
+	snprintf(why, 1024, "cannot write the database %s: %s; check room and rights", path,
+		 sqlite3_errmsg(db));
+	if (!sqlite3_get_autocommit(db))
+		sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+	return -EIO;
+}
+
+static int write_owner(struct store *store, const struct store_owner *owner, const char *path,
+		       char why[1024])
+{
+	char sql[160], id[2 * STORE_ID_LEN + 1];
+	int err;
+
+	fan_hex(id, owner->id, STORE_ID_LEN);
+	snprintf(sql, sizeof(sql),
+		 "BEGIN IMMEDIATE; DELETE FROM owner; INSERT INTO owner VALUES (x'%s'); COMMIT;",
+		 id);
+	err = run_sql(store->db, sql, path, why);
+	if (!err)
+		checkpoint(store);
+	return err;
+}
+
+static int check_owner(struct store *store, const struct store_owner *owner, const char *path,
+		       char why[1024])
+{
+	char found[2 * STORE_ID_LEN + 2] = "", id[2 * STORE_ID_LEN + 1];
+
+	fan_hex(id, owner->id, STORE_ID_LEN);
+	query_text(store->db, "SELECT lower(hex(id)) FROM owner", found, sizeof(found));
+	if (strcmp(found, id) == 0)
+		return 0;
+	if (owner->fresh) /* of keys that are gone: no token of theirs holds any more */
+		return write_owner(store, owner, path, why);
+	return refuse_lost(path, "belongs to other keys than those beside it", why);
+}
+
+static int check_schema(struct store *store, const struct store_owner *owner, const char *path,
+			char why[1024])
 {
 	char version[16] = "", tables[16] = "";
+	sqlite3 *db = store->db;
+	int err = 0;
 
 	if (query_text(db, "PRAGMA user_version", version, sizeof(version)) ||
 	    query_text(db, "SELECT count(*) FROM sqlite_schema", tables, sizeof(tables)))
 		return refuse_damaged(path, sqlite3_errmsg(db), why);
 	if (atoi(version) == STORE_SCHEMA)
-		return 0;
+		return check_owner(store, owner, path, why);
 	if (atoi(version) == 0 && atoi(tables) == 0) {
-		if (sqlite3_exec(db, schema_sql, NULL, NULL, NULL) == SQLITE_OK)
-			return 0;
-		snprintf(why, 1024, "cannot create the database %s: %s; check room and rights",
-			 path, sqlite3_errmsg(db));
-		return -EIO;
+		if (!owner->fresh)
+			return refuse_lost(path, "is empty, though the keys beside it are there",
+					   why);
+		err = run_sql(db, schema_sql, path, why);
+		return err ? err : write_owner(store, owner, path, why);
+	}
+	if (atoi(version) == 1) {
+		err = run_sql(db, upgrade_sql, path, why);
+		return err ? err : write_owner(store, owner, path, why);
 	}
 	snprintf(why, 1024,
 		 "the database %s has schema %s, this fanwired reads schema %d: run the version "
-		 "that wrote it, or move the file away",
+		 "that wrote it, or put back a copy of an older one",
 		 path, version, STORE_SCHEMA);
 	return -EPROTO;
 }
@@ -267,7 +361,7 @@ static int open_database(struct store *store, const char *path, char why[1024])
 				 NULL);
 
 	if (rc == SQLITE_OK)
-		sqlite3_busy_timeout(store->db, 2000); /* somebody may read it with sqlite3(1) */
+		sqlite3_busy_timeout(store->db, STORE_PATIENCE_MS);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(store->db,
 				  "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
@@ -283,7 +377,20 @@ static int open_database(struct store *store, const char *path, char why[1024])
 	return 0;
 }
 
-int store_open(struct store **out, struct event_base *base, const char *path, char why[1024])
+/* Before SQLite makes one: what is lost must not look like a first start the next time. */
+static int check_there(const struct store_owner *owner, const char *path, char why[1024])
+{
+	struct stat st;
+
+	if (owner->fresh)
+		return 0;
+	if (stat(path, &st) && errno == ENOENT)
+		return refuse_lost(path, "is not there, though the keys beside it are", why);
+	return 0;
+}
+
+int store_open(struct store **out, struct event_base *base, const char *path,
+	       const struct store_owner *owner, char why[1024])
 {
 	struct store *store = calloc(1, sizeof(*store));
 	int err = -ENOMEM;
@@ -293,11 +400,13 @@ int store_open(struct store **out, struct event_base *base, const char *path, ch
 	STAILQ_INIT(&store->waiters);
 	store->commit = evtimer_new(base, on_commit, store);
 	if (store->commit)
+		err = check_there(owner, path, why);
+	if (!err)
 		err = open_database(store, path, why);
 	if (!err)
 		err = check_whole(store->db, path, why);
 	if (!err)
-		err = check_schema(store->db, path, why);
+		err = check_schema(store, owner, path, why);
 	if (!err && chmod(path, 0600)) {
 		err = -errno;
 		snprintf(why, 1024, "cannot set the mode of %s: %s", path, strerror(-err));

@@ -17,11 +17,20 @@ struct sqlite3;
 struct sqlite3_stmt;
 struct store;
 
+/* Whose the database is: the keys beside it. */
+#define STORE_ID_LEN 16
+struct store_owner {
+	uint8_t id[STORE_ID_LEN];
+	bool fresh; /* the keys were just made: then the database may be missing, or be another's */
+};
+
 /*
  * Opens or creates `path` and checks it whole. Refused with a sentence in `why`: damaged, not ours,
- * another schema's, not writable.
+ * another schema's, not writable; and missing, empty or another's while the keys are there, for
+ * then it was lost, and with it the revocations.
  */
-int store_open(struct store **store, struct event_base *base, const char *path, char why[1024]);
+int store_open(struct store **store, struct event_base *base, const char *path,
+	       const struct store_owner *owner, char why[1024]);
 /* Commits what is pending, calls back, closes. */
 void store_close(struct store *store);
 
@@ -34,6 +43,12 @@ struct sqlite3_stmt *store_prepare(struct store *store, const char *sql);
  * who wait for it are told so.
  */
 int store_write(struct store *store, struct sqlite3_stmt *stmt);
+
+/*
+ * What this turn has written must not be lost with the -wal file: it is in the main file when those
+ * who wait for it are called.
+ */
+void store_settle(struct store *store);
 
 /* status 0 once all earlier writes are durable, or -errno: none of this turn's happened. */
 typedef void (*store_done)(void *arg, int status);

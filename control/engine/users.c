@@ -319,6 +319,7 @@ int users_revoke(struct users *users, struct user *user, users_on_revoked done, 
 	}
 	user->next_generation++;
 	user->pins++;
+	store_settle(users->store);
 	store_on_durable(users->store, on_revoked, write);
 	return 0;
 }

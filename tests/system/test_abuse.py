@@ -136,3 +136,68 @@ def test_a_full_control_socket_is_not_stuck(instance):
         time.sleep(0.5)
         assert descriptors(instance) <= before + 64 + 8
     assert wait_for(lambda: instance.status(), 10)
+
+
+def refuses_to_start(instance):
+    """What fanwired says when it does not start."""
+    before = log_size(instance)
+    instance.script("start", "fanwired", check=False)
+    assert wait_for(lambda: not instance.alive(instance.pid("fanwired")), 10), "it started"
+    return (instance.dir / "fanwired.log").read_text()[before:]
+
+
+def holds(instance, token):
+    try:
+        peer.Subscriber(instance.client_socket, token, start=False).close()
+    except peer.Refused as refused:
+        assert refused.error == "token_invalid"
+        return False
+    return True
+
+
+def test_a_lost_database_brings_no_revoked_token_back(make_instance):
+    """A revocation outlives its database: a lost one is refused, a lost WAL loses nothing."""
+    instance = make_instance().up()
+    state = instance.dir / "state"
+    token, database = instance.token("alice"), state / "fanwire.db"
+    credential = instance.credential()
+    assert holds(instance, token)
+    assert instance.api("POST", "/v1/revocations", {"user": "alice"})[0] == 200
+    assert not holds(instance, token)
+
+    instance.kill("fanwired")
+    (state / "fanwire.db-wal").write_bytes(os.urandom(2000))
+    instance.start("fanwired")
+    instance.wait()
+    assert not holds(instance, token), "the revocation stood in the WAL alone"
+    peer.Publisher(instance.client_socket, **credential).close()
+
+    instance.script("stop", "fanwired")
+    copy = database.read_bytes()
+    for content in (None, b""):
+        for file in state.glob("fanwire.db*"):
+            file.unlink()
+        if content is not None:
+            database.write_bytes(content)
+        for _ in range(2):
+            said = refuses_to_start(instance)
+            assert str(database) in said and "keys" in said and "revoked tokens" in said, said
+
+    for file in state.glob("fanwire.db*"):
+        file.unlink()
+    database.write_bytes(copy)
+    database.chmod(0o600)
+    instance.start("fanwired")
+    instance.wait()
+    assert not holds(instance, token)
+    new = instance.token("alice")
+    assert holds(instance, new)
+
+    # the way out that it names: both anew, and no token of the old keys holds
+    instance.script("stop", "fanwired")
+    for file in state.iterdir():
+        file.unlink()
+    instance.start("fanwired")
+    instance.wait()
+    assert not holds(instance, token) and not holds(instance, new)
+    assert holds(instance, instance.token("alice"))

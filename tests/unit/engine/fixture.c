@@ -97,6 +97,7 @@ void fixture_start(struct fixture *f)
 {
 	struct engine *e = &f->engine;
 	char path[128], why[1024] = "";
+	struct store_owner owner;
 
 	memset(e, 0, sizeof(*e));
 	e->config = &f->config;
@@ -105,8 +106,12 @@ void fixture_start(struct fixture *f)
 	f->message_cnt = 0;
 	snprintf(path, sizeof(path), "%s/keys", f->dir);
 	cr_assert_eq(keys_load(&e->keys, path, why), 0, "%s", why);
+	keys_id(&e->keys, owner.id);
+	owner.fresh = e->keys.fresh;
+	if (owner.fresh)
+		cr_assert_eq(keys_save(&e->keys, path, why), 0, "%s", why);
 	snprintf(path, sizeof(path), "%s/fanwire.db", f->dir);
-	cr_assert_eq(store_open(&e->store, f->base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&e->store, f->base, path, &owner, why), 0, "%s", why);
 	cr_assert_eq(audit_open(e->store, &e->audit), 0);
 	cr_assert_eq(users_open(&e->users, e->store, f->config.max_users, why), 0, "%s", why);
 	cr_assert_eq(publishers_open(&e->publishers, e->store, f->config.max_publishers, why), 0);

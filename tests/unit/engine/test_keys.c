@@ -27,15 +27,27 @@ TestSuite(keys, .init = setup, .fini = teardown);
 Test(keys, are_made_once_and_kept)
 {
 	static const uint8_t zero[FAN_KEY_LEN];
+	uint8_t one[KEYS_ID_LEN], two[KEYS_ID_LEN];
 	struct keys made, loaded;
 	struct stat st;
 	char why[512];
 
 	cr_assert_eq(keys_load(&made, path, why), 0, "%s", why);
+	cr_assert(made.fresh);
+	cr_assert_eq(stat(path, &st), -1, "keys without their database");
+	cr_assert_eq(keys_save(&made, path, why), 0, "%s", why);
 	cr_assert_eq(stat(path, &st), 0);
 	cr_assert_eq(st.st_mode & 07777, 0600);
 	cr_assert_eq(keys_load(&loaded, path, why), 0, "%s", why);
-	cr_assert_eq(memcmp(&made, &loaded, sizeof(made)), 0);
+	cr_assert_not(loaded.fresh);
+	cr_assert_eq(memcmp(made.master, loaded.master, sizeof(zero)), 0);
+	cr_assert_eq(memcmp(made.token, loaded.token, sizeof(zero)), 0);
+	keys_id(&made, one);
+	keys_id(&loaded, two);
+	cr_assert_eq(memcmp(one, two, sizeof(one)), 0);
+	loaded.master[0] ^= 1;
+	keys_id(&loaded, two);
+	cr_assert_neq(memcmp(one, two, sizeof(one)), 0);
 	cr_assert_neq(memcmp(made.master, zero, sizeof(zero)), 0);
 	cr_assert_neq(memcmp(made.master, made.token, sizeof(zero)), 0);
 }
@@ -46,6 +58,7 @@ Test(keys, that_others_can_read_are_refused)
 	char why[512];
 
 	cr_assert_eq(keys_load(&keys, path, why), 0);
+	cr_assert_eq(keys_save(&keys, path, why), 0, "%s", why);
 	cr_assert_eq(chmod(path, 0640), 0);
 	cr_assert_eq(keys_load(&keys, path, why), -EPERM);
 	cr_assert_not_null(strstr(why, "chmod 600"), "%s", why);
@@ -61,6 +74,7 @@ Test(keys, damaged_are_refused_and_left_as_they_are)
 	FILE *file;
 
 	cr_assert_eq(keys_load(&keys, path, why), 0);
+	cr_assert_eq(keys_save(&keys, path, why), 0, "%s", why);
 	file = fopen(path, "r+");
 	fseek(file, 20, SEEK_SET);
 	fputc('x', file);
@@ -81,5 +95,6 @@ Test(keys, an_interrupted_first_start_does_not_stand_in_the_way)
 	snprintf(left, sizeof(left), "%s.new", path);
 	fclose(fopen(left, "w"));
 	cr_assert_eq(keys_load(&keys, path, why), 0, "%s", why);
+	cr_assert_eq(keys_save(&keys, path, why), 0, "%s", why);
 	cr_assert_eq(access(left, F_OK), -1);
 }

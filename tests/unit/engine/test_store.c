@@ -18,6 +18,7 @@
 
 static struct fixture f;
 static char path[128], why[1024];
+static const struct store_owner ours = {.id = {1}, .fresh = true};
 
 static void setup(void)
 {
@@ -81,7 +82,7 @@ Test(store, writes_of_a_turn_share_a_commit)
 	sqlite3_stmt *stmt;
 	char name[16];
 
-	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	stmt = prepare(store);
 	for (unsigned i = 0; i < 100; i++) {
 		snprintf(name, sizeof(name), "p%u", i);
@@ -103,7 +104,7 @@ Test(store, what_nobody_waits_for_is_committed_too)
 {
 	struct store *store;
 
-	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	cr_assert_eq(insert(store, prepare(store), "p", 1), 0);
 	event_base_loop(f.base, EVLOOP_ONCE); /* the lazy commit's timer */
 	cr_assert_eq(count_rows(), 1);
@@ -116,7 +117,7 @@ Test(store, a_constraint_refuses_one_write_alone)
 	struct store *store;
 	sqlite3_stmt *stmt;
 
-	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	stmt = prepare(store);
 	cr_assert_eq(insert(store, stmt, "p", 1), 0);
 	cr_assert_eq(insert(store, stmt, "p", 1), -EEXIST);
@@ -148,7 +149,8 @@ Test(store, what_was_acknowledged_survives_a_kill)
 		struct event_base *base = event_base_new();
 		struct store *store;
 
-		if (store_open(&store, base, path, why) || insert(store, prepare(store), "p", 1))
+		if (store_open(&store, base, path, &ours, why) ||
+		    insert(store, prepare(store), "p", 1))
 			_exit(2);
 		store_on_durable(store, tell_and_die, &pipes[1]);
 		event_base_dispatch(base);
@@ -169,7 +171,7 @@ static void make_database(void)
 	sqlite3_stmt *stmt;
 	char name[16];
 
-	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	stmt = prepare(store);
 	for (unsigned i = 0; i < 200; i++) {
 		snprintf(name, sizeof(name), "p%u", i);
@@ -192,7 +194,7 @@ Test(store, a_file_that_is_no_database_is_refused)
 
 	make_database();
 	overwrite(0, "this is no database at all", 26);
-	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
 	cr_assert_not_null(strstr(why, "Put back a copy"), "%s", why);
 }
 
@@ -207,7 +209,7 @@ Test(store, a_damaged_database_is_refused)
 	stat(path, &st);
 	for (off_t at = 4096; at < st.st_size; at += 8192)
 		overwrite(at, noise, sizeof(noise));
-	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
 	cr_assert_not_null(strstr(why, "damaged"), "%s", why);
 }
 
@@ -218,10 +220,10 @@ Test(store, another_schema_is_refused)
 
 	make_database();
 	sqlite3_open(path, &db);
-	sqlite3_exec(db, "PRAGMA user_version = 2", NULL, NULL, NULL);
+	sqlite3_exec(db, "PRAGMA user_version = 3", NULL, NULL, NULL);
 	sqlite3_close(db);
-	cr_assert_eq(store_open(&store, f.base, path, why), -EPROTO);
-	cr_assert_not_null(strstr(why, "schema 2"), "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "schema 3"), "%s", why);
 }
 
 Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
@@ -235,7 +237,7 @@ Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
 	cr_assert_eq(unshare(CLONE_NEWNS), 0);
 	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	cr_assert_eq(mount("none", f.dir, "tmpfs", 0, "size=512k"), 0);
-	cr_assert_eq(store_open(&store, f.base, path, why), 0, "%s", why);
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	stmt = prepare(store);
 	cr_assert_eq(insert(store, stmt, "small", 1), 0);
 	store_on_durable(store, on_done, &first);
@@ -257,4 +259,102 @@ Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
 	cr_assert_eq(count_rows(), 2);
 	store_close(store);
 	cr_assert_eq(umount(f.dir), 0);
+}
+
+static void remove_side_files(void)
+{
+	char side[160];
+
+	snprintf(side, sizeof(side), "%s-wal", path);
+	unlink(side);
+	snprintf(side, sizeof(side), "%s-shm", path);
+	unlink(side);
+}
+
+Test(store, one_that_was_lost_is_refused_while_the_keys_are_there)
+{
+	struct store_owner later = {.id = {1}};
+	struct store *store;
+	struct stat st;
+
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), -ENOTRECOVERABLE);
+	cr_assert_not_null(strstr(why, "keys"), "%s", why);
+	cr_assert_eq(stat(path, &st), -1, "what was lost looks like a first start");
+	make_database();
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+	store_close(store);
+	cr_assert_eq(truncate(path, 0), 0);
+	remove_side_files();
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(store_open(&store, f.base, path, &later, why), -ENOTRECOVERABLE);
+		cr_assert_not_null(strstr(why, "empty"), "%s", why);
+	}
+}
+
+Test(store, anothers_is_refused_and_taken_over_by_fresh_keys_alone)
+{
+	struct store_owner other = {.id = {2}};
+	struct store *store;
+
+	make_database();
+	cr_assert_eq(store_open(&store, f.base, path, &other, why), -ENOTRECOVERABLE);
+	cr_assert_not_null(strstr(why, "other keys"), "%s", why);
+	other.fresh = true;
+	cr_assert_eq(store_open(&store, f.base, path, &other, why), 0, "%s", why);
+	store_close(store);
+	other.fresh = false;
+	cr_assert_eq(store_open(&store, f.base, path, &other, why), 0, "%s", why);
+	store_close(store);
+	cr_assert_eq(count_rows(), 200);
+}
+
+Test(store, the_first_schema_is_taken_over)
+{
+	struct store_owner later = {.id = {1}};
+	struct store *store;
+	sqlite3 *db;
+
+	make_database();
+	sqlite3_open(path, &db);
+	cr_assert_eq(
+		sqlite3_exec(db, "DROP TABLE owner; PRAGMA user_version = 1", NULL, NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(db);
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+	store_close(store);
+	later.id[0] = 2;
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), -ENOTRECOVERABLE);
+	cr_assert_eq(count_rows(), 200);
+}
+
+static void write_settled_and_die(int said)
+{
+	struct event_base *base = event_base_new();
+	struct store *store;
+
+	if (store_open(&store, base, path, &ours, why) || insert(store, prepare(store), "p", 1))
+		_exit(2);
+	store_settle(store);
+	store_on_durable(store, tell_and_die, &said);
+	event_base_dispatch(base);
+	_exit(3);
+}
+
+Test(store, what_is_settled_does_not_depend_on_the_wal)
+{
+	int pipes[2], status;
+	char said = 0;
+	pid_t child;
+
+	cr_assert_eq(pipe(pipes), 0);
+	child = fork();
+	if (child == 0)
+		write_settled_and_die(pipes[1]);
+	close(pipes[1]);
+	cr_assert_eq(read(pipes[0], &said, 1), 1);
+	cr_assert_eq(said, 'y');
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	remove_side_files();
+	cr_assert_eq(count_rows(), 1);
+	close(pipes[0]);
 }
