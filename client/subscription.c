@@ -119,6 +119,16 @@ static void on_attach_refused(struct fan_subscription *s, const char *error, con
 		uplink_set_down(&s->uplink, now_ns);
 }
 
+/* The answer may be the only word of it: the event may have got lost with the daemon. */
+static void on_attached(struct fan_subscription *s, const json_t *answer)
+{
+	const char *state = json_string_value(json_object_get(answer, "state"));
+
+	uplink_set_up(&s->uplink);
+	if (state && strcmp(state, "active") == 0)
+		s->active = true;
+}
+
 static void on_message(struct fan_subscription *s, const json_t *message, uint64_t now_ns)
 {
 	const char *event = json_string_value(json_object_get(message, "event"));
@@ -134,7 +144,7 @@ static void on_message(struct fan_subscription *s, const json_t *message, uint64
 	else if (s->uplink.state == UPLINK_ATTACHING && error)
 		on_attach_refused(s, error, text ? text : "refused", now_ns);
 	else if (s->uplink.state == UPLINK_ATTACHING)
-		uplink_set_up(&s->uplink);
+		on_attached(s, message);
 	if (client_socket_number(message, "lease_seconds", 86400, &lease_s) && lease_s)
 		s->lease_s = (uint32_t)lease_s;
 }

@@ -12,7 +12,6 @@
 
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_LAST_MS	 500
-#define ATTACH_MS	 2000 /* for an answer to one try */
 
 static int uplink_adopt(struct uplink *uplink, int fd)
 {
@@ -97,17 +96,13 @@ json_t *uplink_recv(struct uplink *uplink, uint64_t now_ns)
 
 bool uplink_attach_due(const struct uplink *uplink, uint64_t now_ns)
 {
-	return uplink->state != UPLINK_UP && now_ns >= uplink->deadline_ns;
+	return uplink->state == UPLINK_DOWN && now_ns >= uplink->deadline_ns;
 }
 
 void uplink_attach(struct uplink *uplink, const json_t *request, int descriptor, uint64_t now_ns)
 {
 	int fd;
 
-	if (uplink->state == UPLINK_ATTACHING) { /* not answered */
-		uplink_set_down(uplink, now_ns);
-		return;
-	}
 	fd = client_socket_connect(uplink->path, 0);
 	if (fd < 0) {
 		uplink_set_down(uplink, now_ns);
@@ -118,6 +113,10 @@ void uplink_attach(struct uplink *uplink, const json_t *request, int descriptor,
 		uplink_set_down(uplink, now_ns);
 		return;
 	}
+	/*
+	 * Not given up: where all come back at once, a second try would only queue anew. The daemon
+	 * answers each in its turn, and the kernel breaks the connection of one that has died.
+	 */
 	uplink->state = UPLINK_ATTACHING;
-	uplink->deadline_ns = now_ns + ATTACH_MS * CLOCK_MS_NS;
+	uplink->deadline_ns = CLOCK_NEVER;
 }

@@ -13,7 +13,7 @@
 enum uplink_state {
 	UPLINK_UP,
 	UPLINK_DOWN,	  /* broken; uplink_attach() is due at deadline_ns */
-	UPLINK_ATTACHING, /* the request is out; given up at deadline_ns */
+	UPLINK_ATTACHING, /* the request is out; its answer comes, or the connection breaks */
 };
 
 struct uplink {
@@ -22,7 +22,7 @@ struct uplink {
 	int epoll_fd; /* the owner's */
 	enum uplink_state state;
 	unsigned backoff_ms;
-	uint64_t deadline_ns; /* of the state; CLOCK_NEVER while up */
+	uint64_t deadline_ns; /* of being down; else CLOCK_NEVER */
 };
 
 /* Connects, asks, and is up: *answer is the caller's. -errno with fan_error(). */
@@ -33,7 +33,7 @@ void uplink_close(struct uplink *uplink);
 /* Next message, or NULL. A broken connection goes down, to be attached again with back-off. */
 json_t *uplink_recv(struct uplink *uplink, uint64_t now_ns);
 
-/* One try to connect and ask to attach, where one is due. Gives up a try that is not answered. */
+/* One try to connect and ask to attach, where one is due. */
 bool uplink_attach_due(const struct uplink *uplink, uint64_t now_ns);
 void uplink_attach(struct uplink *uplink, const json_t *request, int descriptor, uint64_t now_ns);
 void uplink_set_up(struct uplink *uplink);

@@ -72,6 +72,10 @@ static void challenge(struct engine *e, int client)
 		if (!e->echoes)
 			return;
 	}
+	if (e->loses_active) {
+		shutdown(client, SHUT_RDWR);
+		return;
+	}
 	active = json_pack("{s:s, s:s}", "event", "active", "connection", "0000000000000011");
 	client_socket_send(client, active, -1);
 	json_decref(active);
@@ -115,10 +119,11 @@ static void on_request(struct engine *e, int client, const json_t *request, int 
 		e->renews++;
 	} else {
 		e->attached_same += same_socket(e, passed);
-		answer = json_pack("{s:b}", "ok", 1);
+		e->attaches++;
+		usleep(e->attach_ms * 1000);
+		answer = json_pack("{s:b, s:s}", "ok", 1, "state", "active");
 		client_socket_send(client, answer, -1);
 		json_decref(answer);
-		e->attaches++;
 	}
 }
 

@@ -35,6 +35,8 @@ struct engine {
 	/* what the daemon does; set before the library connects */
 	const char *refuse; /* error name of the next answer, or NULL */
 	bool no_challenge;  /* active without one */
+	bool loses_active;  /* breaks the connection instead of telling it */
+	unsigned attach_ms; /* until an attach is answered */
 	int lease_s;
 
 	/* what it saw */

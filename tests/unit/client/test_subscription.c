@@ -285,6 +285,17 @@ Test(subscription, attaches_again_with_its_socket)
 	cr_assert_eq(engine.opens, 1);
 }
 
+Test(subscription, asks_to_attach_once_however_long_the_answer_takes)
+{
+	engine.attach_ms = 3000;
+	engine_hang_up(&engine);
+	for (unsigned i = 0; i < 200; i++)
+		expect_nothing(20);
+	cr_assert_eq(engine.attaches, 1, "a second try ends the first one");
+	deliver(1);
+	expect_data(1);
+}
+
 Test(subscription, ends_when_it_is_not_known_any_more)
 {
 	struct fan_event event = {0};
@@ -311,6 +322,15 @@ Test(registration, renews_within_its_lease)
 	for (unsigned i = 0; i < 300 && engine.renews < 2; i++)
 		expect_nothing(10);
 	cr_assert_geq(engine.renews, 2);
+	teardown();
+}
+
+Test(registration, is_active_though_the_event_was_lost)
+{
+	engine_start(&engine);
+	engine.loses_active = true;
+	cr_assert_eq(fan_subscribe(&subscription, engine.path, &options), 0, "%s", fan_error());
+	cr_assert_eq(engine.attaches, 1);
 	teardown();
 }
 
