@@ -142,8 +142,10 @@ int users_open(struct users **out, struct store *store, uint32_t max, char why[1
 	users->chain_mask = 1023;
 	users->chains = calloc(users->chain_mask + 1, sizeof(*users->chains));
 	randombytes_buf(users->hash_key, sizeof(users->hash_key));
+	/* there already where its deletion was rolled back after we had forgotten the user */
 	users->insert = store_prepare(
-		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?)");
+		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
+		       "ON CONFLICT (handle) DO NOTHING");
 	users->revoke = store_prepare(
 		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
 		       "ON CONFLICT (handle) DO UPDATE SET generation = excluded.generation");

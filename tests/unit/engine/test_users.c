@@ -110,6 +110,37 @@ Test(users, idle_ones_make_room_and_revoked_or_connected_ones_stay)
 	cr_assert_fail("more connected users than max_users");
 }
 
+Test(users, one_whose_deletion_was_rolled_back_comes_back)
+{
+	struct sqlite3_stmt *failing =
+		store_prepare(f.engine.store, "SELECT abs(-9223372036854775808)");
+	unsigned forgotten = 0;
+	uint8_t handle[FAN_HANDLE_LEN];
+	char name[16];
+
+	for (unsigned i = 0; i < f.config.max_users; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		get(name);
+	}
+	store_flush(f.engine.store);
+	get("one more");
+	cr_assert_neq(store_write(f.engine.store, failing), 0); /* undoes all of this turn */
+	store_flush(f.engine.store);
+	for (unsigned i = 0; i < f.config.max_users; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		fan_handle(handle, name, strlen(name));
+		if (users_find(f.engine.users, handle))
+			continue;
+		forgotten++;
+		if (users_count(f.engine.users) == f.config.max_users)
+			break;
+		get(name);
+		store_flush(f.engine.store);
+		cr_assert(get(name)->durable);
+	}
+	cr_assert_gt(forgotten, 1);
+}
+
 /* ---- publishers ---- */
 
 Test(users, a_publisher_is_known_by_its_secret_alone)
