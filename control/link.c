@@ -14,7 +14,8 @@
 struct envelope {
 	struct envelope *next;
 	bool to_engine;
-	struct message message;
+	size_t len;		/* of what is allocated */
+	struct message message; /* its used part only */
 };
 
 struct end_point {
@@ -43,7 +44,7 @@ static struct envelope *pop(struct link *link)
 /* Messages carry tokens and keys: they do not stay behind in freed memory. */
 static void destroy(struct envelope *envelope)
 {
-	explicit_bzero(envelope, sizeof(*envelope));
+	explicit_bzero(envelope, envelope->len);
 	free(envelope);
 }
 
@@ -116,48 +117,11 @@ void link_set_engine(struct link *link, link_on_message on_message, void *arg)
 	link->engine = (struct end_point){on_message, arg};
 }
 
-#define UNION_LEN(member) sizeof(((struct message *)0)->u.member)
-
-/* Bytes of the union that a message of this type uses. */
-static size_t used_len(enum message_type type)
-{
-	switch (type) {
-	case MESSAGE_REGISTER:
-	case MESSAGE_RENEW:
-	case MESSAGE_ATTACH:
-		return UNION_LEN(client);
-	case MESSAGE_BOUND:
-	case MESSAGE_HOLD:
-		return UNION_LEN(bound);
-	case MESSAGE_GRANT:
-	case MESSAGE_ATTACHED:
-	case MESSAGE_RENEWED:
-		return UNION_LEN(grant);
-	case MESSAGE_SESSION_OPEN:
-	case MESSAGE_SESSION_ATTACH:
-		return UNION_LEN(session_open);
-	case MESSAGE_SESSION_GRANT:
-	case MESSAGE_SESSION_ATTACHED:
-		return UNION_LEN(session);
-	case MESSAGE_FOREIGN_DROP:
-		return UNION_LEN(foreign);
-	case MESSAGE_END:
-	case MESSAGE_SESSION_END:
-	case MESSAGE_AGENT_STATUS:
-	case MESSAGE_HELLO:
-	case MESSAGE_REFUSE:
-	case MESSAGE_ACTIVE:
-	case MESSAGE_ENDED:
-	case MESSAGE_SESSION_ENDED:
-		return 0;
-	}
-	fprintf(stderr, "link: message of unknown type %d\n", (int)type);
-	abort();
-}
-
 static void push(struct link *link, bool to_engine, const struct message *message)
 {
-	struct envelope *envelope = calloc(1, sizeof(*envelope));
+	size_t used = message_len(message->type);
+	size_t len = offsetof(struct envelope, message) + used;
+	struct envelope *envelope = malloc(len);
 
 	if (!envelope) {
 		/* Dropping a message would lose an end or a grant for ever; a restart loses
@@ -165,8 +129,10 @@ static void push(struct link *link, bool to_engine, const struct message *messag
 		fprintf(stderr, "link: out of memory\n");
 		abort();
 	}
+	envelope->next = NULL;
 	envelope->to_engine = to_engine;
-	memcpy(&envelope->message, message, offsetof(struct message, u) + used_len(message->type));
+	envelope->len = len;
+	memcpy(&envelope->message, message, used);
 	*link->last = envelope;
 	link->last = &envelope->next;
 	wake(link);

@@ -12,6 +12,7 @@
 struct event_base;
 struct link;
 
+/* The message is valid during the call, and no longer than message_len() says. */
 typedef void (*link_on_message)(void *arg, const struct message *message);
 
 struct link *link_create(struct event_base *base);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "control/messages.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 static const char *const error_names[MESSAGE_ERROR_CNT] = {
 	[MESSAGE_ERROR_NONE] = "none",
 	[MESSAGE_ERROR_BAD_REQUEST] = "bad_request",
@@ -50,4 +53,53 @@ const char *message_end_name(enum message_end end)
 	if ((unsigned)end >= MESSAGE_END_CNT)
 		return end_names[MESSAGE_END_ENGINE];
 	return end_names[end];
+}
+
+#define UNION_LEN(member) sizeof(((struct message *)0)->u.member)
+
+/* Bytes of the union that a message of this type uses. */
+static size_t union_len(enum message_type type)
+{
+	switch (type) {
+	case MESSAGE_REGISTER:
+	case MESSAGE_RENEW:
+	case MESSAGE_ATTACH:
+		return UNION_LEN(client);
+	case MESSAGE_BOUND:
+	case MESSAGE_HOLD:
+		return UNION_LEN(bound);
+	case MESSAGE_GRANT:
+	case MESSAGE_ATTACHED:
+	case MESSAGE_RENEWED:
+		return UNION_LEN(grant);
+	case MESSAGE_SESSION_OPEN:
+	case MESSAGE_SESSION_ATTACH:
+		return UNION_LEN(session_open);
+	case MESSAGE_SESSION_GRANT:
+	case MESSAGE_SESSION_ATTACHED:
+		return UNION_LEN(session);
+	case MESSAGE_FOREIGN_DROP:
+		return UNION_LEN(foreign);
+	case MESSAGE_DETACH:
+	case MESSAGE_END:
+	case MESSAGE_SESSION_DETACH:
+	case MESSAGE_SESSION_END:
+	case MESSAGE_AGENT_STATUS:
+	case MESSAGE_MARKED:
+	case MESSAGE_HELLO:
+	case MESSAGE_REFUSE:
+	case MESSAGE_ACTIVE:
+	case MESSAGE_ENDED:
+	case MESSAGE_REUSABLE:
+	case MESSAGE_SESSION_ENDED:
+	case MESSAGE_MARK:
+		return 0;
+	}
+	fprintf(stderr, "message of unknown type %d\n", (int)type);
+	abort();
+}
+
+size_t message_len(enum message_type type)
+{
+	return offsetof(struct message, u) + union_len(type);
 }

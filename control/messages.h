@@ -4,9 +4,10 @@
  * and the messages go through an in-process queue (control/link.h); a remote agent will carry the
  * same messages over TLS. So: values only, no pointer, no descriptor, no shared state besides them.
  *
- * Agent -> engine: REGISTER, BOUND, ATTACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH, SESSION_END,
- * FOREIGN_DROP, AGENT_STATUS. Engine -> agent: HOLD, HELLO, GRANT, REFUSE, ACTIVE, ATTACHED,
- * RENEWED, ENDED, SESSION_GRANT, SESSION_ATTACHED, SESSION_ENDED.
+ * Agent -> engine: REGISTER, BOUND, ATTACH, DETACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH,
+ * SESSION_DETACH, SESSION_END, FOREIGN_DROP, AGENT_STATUS, MARKED. Engine -> agent: HOLD, HELLO,
+ * GRANT, REFUSE, ACTIVE, ATTACHED, RENEWED, ENDED, REUSABLE, SESSION_GRANT, SESSION_ATTACHED,
+ * SESSION_ENDED, MARK. Messages of one direction arrive in the order in which they were sent.
  *
  * `ref` is the agent's own number for a client's request; an answer repeats it.
  *
@@ -18,19 +19,25 @@
  * a plain socket first; SESSION_OPEN (credential, address) -> SESSION_GRANT (id, key) or REFUSE.
  * Start: before anything else the engine sends one HOLD for each connection in the registry region
  * (id, u.bound: address, cookie, handle), so that the agent gives its port to nobody else; `end` is
- * set where the connection is ENDING already: its port rests until agent_port_reusable(). Then
- * HELLO: all are told. The agent serves no client before it; scopes that no connection owns are
- * deleted reattach_s later.
+ * set where the connection is ENDING already: its port rests until REUSABLE. Then HELLO: all are
+ * told. The agent serves no client before it; scopes that no connection owns are deleted reattach_s
+ * later.
+ * Coming back: ATTACH -> ATTACHED or REFUSE (of this id and ref). Where the client has left before
+ * ATTACHED came, the agent answers DETACH: the registration is as if nobody had asked, and has
+ * reattach_s again; a try that was given up ends nothing. Sessions likewise.
  * End, by either side: the engine takes it out of the table and sends ENDED; the agent removes the
- * scope at once on ENDED (or before it sends END) and quarantines the port until port_reusable.
+ * scope at once on ENDED (or before it sends END) and quarantines the port until REUSABLE.
  * END repeats in `ref` the ref of the REGISTER or ATTACH that made its client the holder. An END of
  * another ref than the present holder's is late (the id was replaced meanwhile): the engine ignores
- * it. Each BOUND is followed by exactly one agent_port_reusable(id), when nothing can reach the
- * address any more; for one id they come in the order of the ends.
+ * it.
+ * Each BOUND is followed by exactly one REUSABLE of its id and ref, after its ENDED, when nothing
+ * can reach the address any more; each HOLD by one of its id and ref 0.
+ * MARK is answered with MARKED of the same ref when all messages before it have been acted upon.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/wire/handle.h"
@@ -44,14 +51,17 @@ enum message_type {
 	MESSAGE_REGISTER = 1,
 	MESSAGE_BOUND,
 	MESSAGE_ATTACH,
+	MESSAGE_DETACH, /* the client left before it was told ATTACHED */
 	MESSAGE_RENEW,
 	MESSAGE_END,
 	MESSAGE_SESSION_OPEN,
 	MESSAGE_SESSION_ATTACH,
+	MESSAGE_SESSION_DETACH,
 	MESSAGE_SESSION_END,
 	MESSAGE_FOREIGN_DROP,
 	MESSAGE_AGENT_STATUS, /* a wall fell (error WALL_FAILED, reason) or all stand again (NONE)
 			       */
+	MESSAGE_MARKED,
 	/* engine -> agent */
 	MESSAGE_HELLO = 64,
 	MESSAGE_GRANT,
@@ -60,10 +70,12 @@ enum message_type {
 	MESSAGE_ATTACHED,
 	MESSAGE_RENEWED,
 	MESSAGE_ENDED,
+	MESSAGE_REUSABLE, /* nothing can reach the address of this BOUND or HOLD any more */
 	MESSAGE_SESSION_GRANT,
 	MESSAGE_SESSION_ATTACHED,
 	MESSAGE_SESSION_ENDED,
 	MESSAGE_HOLD, /* at start, before HELLO: this connection has this address and cookie */
+	MESSAGE_MARK,
 };
 
 /* Machine-readable error, also the `error` of client.sock. Text table in control/messages.c. */
@@ -174,3 +186,6 @@ struct message {
 		} foreign;
 	} u;
 };
+
+/* Bytes of a message that its type uses; behind them a received one need not be readable. */
+size_t message_len(enum message_type type);

@@ -43,18 +43,25 @@ static void tell_walls(struct agent *agent, bool failed, const char *why)
 	link_to_engine(agent->link, &message);
 }
 
-bool agent_wall_failed(struct agent *agent, char why[MESSAGE_REASON_MAX])
+bool agent_wall_known_failed(const struct agent *agent, char why[MESSAGE_REASON_MAX])
 {
-	struct scope_walls *walls = &agent->walls;
-	bool failed;
+	const struct scope_walls *walls = &agent->walls;
+	bool failed = walls->filter == WALL_FAILED || walls->guard == WALL_FAILED;
 
-	scope_walls_check(agent->maps, walls);
-	failed = walls->filter == WALL_FAILED || walls->guard == WALL_FAILED;
 	why[0] = 0;
 	if (failed)
 		snprintf(why, MESSAGE_REASON_MAX, "the %.16s has failed: %.220s",
 			 walls->filter == WALL_FAILED ? "scope filter" : "port guard",
 			 walls->filter == WALL_FAILED ? walls->filter_why : walls->guard_why);
+	return failed;
+}
+
+bool agent_wall_failed(struct agent *agent, char why[MESSAGE_REASON_MAX])
+{
+	bool failed;
+
+	scope_walls_check(agent->maps, &agent->walls);
+	failed = agent_wall_known_failed(agent, why);
 	tell_walls(agent, failed, why);
 	return failed;
 }
@@ -110,6 +117,19 @@ static const char *misplaced(const struct client *client, enum request_op op)
 		       : "this connection serves one subscription or session already; open another";
 }
 
+/*
+ * Whether a wall stands in the way. Who comes back has his socket already, and thousands come back
+ * in one instant: for them the last look will do.
+ */
+static bool walled_off(struct agent *agent, enum request_op op, char why[MESSAGE_REASON_MAX])
+{
+	if (op == REQUEST_RENEW)
+		return false;
+	if (op == REQUEST_ATTACH || op == REQUEST_PUBLISH_ATTACH)
+		return agent_wall_known_failed(agent, why);
+	return agent_wall_failed(agent, why);
+}
+
 static void on_request(void *arg, struct client *client, const struct client_request *request,
 		       int descriptor)
 {
@@ -123,7 +143,7 @@ static void on_request(void *arg, struct client *client, const struct client_req
 	else if (fault)
 		client_refuse(client, request->op == REQUEST_RENEW ? REQUEST_RENEW : 0,
 			      MESSAGE_ERROR_BAD_REQUEST, fault);
-	else if (request->op != REQUEST_RENEW && agent_wall_failed(agent, why))
+	else if (walled_off(agent, request->op, why))
 		client_refuse(client, 0, MESSAGE_ERROR_WALL_FAILED, why);
 	else if (request->op == REQUEST_SUBSCRIBE)
 		subscriber_subscribe(agent, client, request);
@@ -154,6 +174,7 @@ static void on_refuse(struct agent *agent, const struct message *message)
 {
 	struct client *client = client_find(agent->clients, message->ref);
 
+	subscriber_on_refused(agent, message);
 	if (!client || !client->op)
 		return;
 	if (client->op == REQUEST_RENEW) {
@@ -167,10 +188,19 @@ static void on_refuse(struct agent *agent, const struct message *message)
 static void on_hello(struct agent *agent)
 {
 	const struct timeval wait = {.tv_sec = agent->config->reattach_s};
+	char why[MESSAGE_REASON_MAX];
 
+	agent_wall_failed(agent, why); /* before the first who comes back */
 	event_add(agent->sweep, &wait);
 	/* Not before: who comes back must find its registration held. */
 	client_socket_accept(agent->clients);
+}
+
+static void on_mark(struct agent *agent, const struct message *message)
+{
+	struct message answer = {.type = MESSAGE_MARKED, .ref = message->ref};
+
+	link_to_engine(agent->link, &answer);
 }
 
 static void on_message(void *arg, const struct message *message)
@@ -201,6 +231,12 @@ static void on_message(void *arg, const struct message *message)
 		return;
 	case MESSAGE_ENDED:
 		subscriber_on_ended(agent, message);
+		return;
+	case MESSAGE_REUSABLE:
+		subscriber_on_reusable(agent, message);
+		return;
+	case MESSAGE_MARK:
+		on_mark(agent, message);
 		return;
 	case MESSAGE_SESSION_GRANT:
 		publisher_on_grant(agent, message);
@@ -415,9 +451,4 @@ const char *agent_guard_name(unsigned guard)
 	};
 
 	return guard < GUARD_VERDICT_CNT ? names[guard] : NULL;
-}
-
-void agent_port_reusable(struct agent *agent, uint64_t connection)
-{
-	subscriber_on_reusable(agent, connection);
 }

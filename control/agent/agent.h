@@ -38,8 +38,3 @@ struct agent_status {
 void agent_status(struct agent *agent, struct agent_status *status);
 const char *agent_verdict_name(unsigned verdict);
 const char *agent_guard_name(unsigned guard);
-/*
- * For the engine's sweep after a restart: the port of an ended connection may be used again after
- * quarantine_s and once the table's grace period is over.
- */
-void agent_port_reusable(struct agent *agent, uint64_t connection);

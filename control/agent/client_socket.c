@@ -283,6 +283,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	struct entry *entry;
 
 	while ((entry = TAILQ_FIRST(&clients->half_open)) && now - entry->since_s >= HALF_OPEN_S) {
+		/* It waits for us: after a restart many come back at once, and all take turns. */
+		if (entry->client.op == REQUEST_ATTACH ||
+		    entry->client.op == REQUEST_PUBLISH_ATTACH) {
+			entry->since_s = now;
+			TAILQ_REMOVE(&clients->half_open, entry, link);
+			TAILQ_INSERT_TAIL(&clients->half_open, entry, link);
+			continue;
+		}
 		client_refuse(&entry->client, 0, MESSAGE_ERROR_BUSY,
 			      "no request was granted within 10 s; connect again");
 		entry_gone(entry);

@@ -20,7 +20,8 @@ struct holder {
 	uint8_t handle[16];    /* of the user; sessions: zero */
 	uint32_t port_idx;     /* PORT_NONE: of no pool (sessions; or the configuration changed) */
 	struct client *client; /* NULL: not back yet */
-	uint64_t attaching;    /* ref of the client that asks for it; 0: none */
+	uint64_t attaching; /* ref that claims it and has no answer yet, client gone or not; 0: none
+			     */
 };
 
 struct holders *holders_create(uint32_t expected_cnt); /* NULL: out of memory */

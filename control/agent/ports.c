@@ -15,11 +15,11 @@ enum slot_state {
 };
 
 struct slot {
-	uint64_t connection;
+	uint64_t owner;
 	uint64_t released_ns;
 	uint8_t handle[16];	       /* present or last user */
 	uint32_t prev, next;	       /* in the list of its state */
-	uint32_t id_prev, id_next;     /* waiting for ports_reusable(), by connection */
+	uint32_t id_prev, id_next;     /* waiting for ports_reusable(), by owner */
 	uint32_t user_prev, user_next; /* resting and reusable, by last user */
 	uint8_t state;
 	bool reusable;
@@ -102,9 +102,9 @@ static struct list *bucket(struct ports *ports, struct list *table, const void *
 	return &table[idx & ports->bucket_mask];
 }
 
-static struct list *id_bucket(struct ports *ports, uint64_t connection)
+static struct list *id_bucket(struct ports *ports, uint64_t owner)
 {
-	return bucket(ports, ports->by_id, &connection, sizeof(connection));
+	return bucket(ports, ports->by_id, &owner, sizeof(owner));
 }
 
 static struct list *user_bucket(struct ports *ports, const uint8_t handle[16])
@@ -182,13 +182,13 @@ void ports_destroy(struct ports *ports)
 	free(ports);
 }
 
-static void set_used(struct ports *ports, uint32_t idx, const uint8_t handle[16],
-		     uint64_t connection, struct port *port)
+static void set_used(struct ports *ports, uint32_t idx, const uint8_t handle[16], uint64_t owner,
+		     struct port *port)
 {
 	struct slot *slot = &ports->slots[idx];
 
 	slot->state = SLOT_USED;
-	slot->connection = connection;
+	slot->owner = owner;
 	memcpy(slot->handle, handle, sizeof(slot->handle));
 	ports->used_cnt++;
 	*port = (struct port){
@@ -242,7 +242,7 @@ static void del_free(struct ports *ports, uint32_t idx)
 	ports->free_cnt--;
 }
 
-int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t connection,
+int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t owner,
 	       uint64_t now_ns, struct port *port)
 {
 	uint32_t idx;
@@ -254,7 +254,7 @@ int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], u
 			return -ENOSPC;
 		del_free(ports, idx);
 	}
-	set_used(ports, idx, handle, connection, port);
+	set_used(ports, idx, handle, owner, port);
 	return 0;
 }
 
@@ -275,7 +275,7 @@ static bool take_unowned(struct ports *ports, uint32_t idx)
 }
 
 int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
-	       const uint8_t handle[16], uint64_t connection, struct port *port)
+	       const uint8_t handle[16], uint64_t owner, struct port *port)
 {
 	uint32_t off = (uint32_t)port_number - ports->port_first;
 
@@ -289,7 +289,7 @@ int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t 
 			continue;
 		if (!take_unowned(ports, idx))
 			return -ENOENT;
-		set_used(ports, idx, handle, connection, port);
+		set_used(ports, idx, handle, owner, port);
 		return 0;
 	}
 	return -ENOENT;
@@ -318,7 +318,7 @@ void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64
 	ports->used_cnt--;
 	list_add(ports, &ports->resting, LINKS_STATE, idx);
 	if (wait_reusable) {
-		list_add(ports, id_bucket(ports, slot->connection), LINKS_ID, idx);
+		list_add(ports, id_bucket(ports, slot->owner), LINKS_ID, idx);
 		return;
 	}
 	/* No user has this handle: a bind that failed is not tried again at once. */
@@ -326,13 +326,13 @@ void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64
 	set_reusable(ports, idx);
 }
 
-bool ports_reusable(struct ports *ports, uint64_t connection)
+bool ports_reusable(struct ports *ports, uint64_t owner)
 {
-	struct list *waiting = id_bucket(ports, connection);
+	struct list *waiting = id_bucket(ports, owner);
 
 	/* Appended at release: the first match is the oldest. */
 	for (uint32_t idx = waiting->first; idx != PORT_NONE; idx = ports->slots[idx].id_next) {
-		if (ports->slots[idx].connection != connection)
+		if (ports->slots[idx].owner != owner)
 			continue;
 		list_del(ports, waiting, LINKS_ID, idx);
 		set_reusable(ports, idx);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Who has which (address, port) of the receivers' pool. Every pair is free, used by one connection,
+ * Who has which (address, port) of the receivers' pool. Every pair is free, used by one owner,
  * or resting: after its end it goes to nobody until the engine said that no worker can reach it any
  * more (ports_reusable) and, for another user than its last, until quarantine_ns have passed too.
  * Of the free ones the one that has been free longest goes first. Each call is O(1).
@@ -29,17 +29,18 @@ struct ports *ports_create(const struct fan_config *config, uint64_t quarantine_
 void ports_destroy(struct ports *ports); /* NULL is allowed */
 
 /*
- * Takes a pair for a connection of the user with this handle. -ENOSPC: each pair of this family (4
+ * Takes a pair for the user with this handle, under a number of the caller's that ports_reusable()
+ * names it by. -ENOSPC: each pair of this family (4
  * or 6) is used or resting.
  */
-int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t connection,
+int ports_take(struct ports *ports, unsigned family, const uint8_t handle[16], uint64_t owner,
 	       uint64_t now_ns, struct port *port);
 /*
  * Takes this very pair (a connection of before a restart has it). -ENOENT: not of the pool, or
  * another's; then *port is untouched.
  */
 int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t port_number,
-	       const uint8_t handle[16], uint64_t connection, struct port *port);
+	       const uint8_t handle[16], uint64_t owner, struct port *port);
 
 /*
  * used -> resting. wait_reusable: the table may know the pair; it rests until ports_reusable() too.
@@ -47,10 +48,10 @@ int ports_hold(struct ports *ports, const struct fan_address *address, uint16_t 
  */
 void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64_t now_ns);
 /*
- * The engine's word that the address of this ended connection can be reached no more. Where several
- * pairs rest under one id, it goes to the one that was released first. false: none rests under it.
+ * The engine's word that the address of this ended owner can be reached no more. Where several
+ * pairs rest under one number, it goes to the one that was released first. false: none rests.
  */
-bool ports_reusable(struct ports *ports, uint64_t connection);
+bool ports_reusable(struct ports *ports, uint64_t owner);
 
 /*
  * At start, before anything was taken: this pair was released then, by that user, in the life of

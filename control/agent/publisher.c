@@ -47,6 +47,14 @@ static void send_end(struct agent *agent, uint64_t id, uint64_t ref)
 	link_to_engine(agent->link, &message);
 }
 
+/* The claimant gave up, and will come again: nothing ends by that. */
+static void send_detach(struct agent *agent, uint64_t id, uint64_t ref)
+{
+	struct message message = {.type = MESSAGE_SESSION_DETACH, .id = id, .ref = ref};
+
+	link_to_engine(agent->link, &message);
+}
+
 static void hold(struct agent *agent, struct client *client, uint64_t id)
 {
 	struct holder *holder = holders_find(agent->sessions, id);
@@ -163,8 +171,7 @@ void publisher_on_attached(struct agent *agent, const struct message *message)
 	char id[17];
 
 	if (!client || client->op != REQUEST_PUBLISH_ATTACH) {
-		if (!holder)
-			send_end(agent, message->id, message->ref);
+		send_detach(agent, message->id, message->ref);
 		return;
 	}
 	if (holder) { /* two asked at once; the first one has it */

@@ -32,8 +32,10 @@ struct agent {
 };
 
 uint64_t agent_now_ns(void);
-/* Looks at the walls afresh. true: one has failed; `why` (256 bytes) names it. */
+/* Looks at the walls afresh: some 75 system calls. true: one has failed; `why` names it. */
 bool agent_wall_failed(struct agent *agent, char why[MESSAGE_REASON_MAX]);
+/* By the last look, which is at most a second old. */
+bool agent_wall_known_failed(const struct agent *agent, char why[MESSAGE_REASON_MAX]);
 /* The engine's address of this family, or NULL. */
 const struct fan_address *agent_engine_address(const struct agent *agent, unsigned family);
 /*
@@ -52,14 +54,15 @@ void subscriber_renew(struct agent *agent, struct client *client,
 void subscriber_attach(struct agent *agent, struct client *client,
 		       const struct client_request *request, int descriptor);
 void subscriber_gone(struct agent *agent, struct client *client);
-/* The engine says that nothing reaches this connection's address any more. */
-void subscriber_on_reusable(struct agent *agent, uint64_t id);
 void subscriber_on_hold(struct agent *agent, const struct message *message);
 void subscriber_on_grant(struct agent *agent, const struct message *message);
 void subscriber_on_active(struct agent *agent, const struct message *message);
 void subscriber_on_attached(struct agent *agent, const struct message *message);
+/* The engine's REFUSE of a claim: another client may claim this connection from now on. */
+void subscriber_on_refused(struct agent *agent, const struct message *message);
 void subscriber_on_renewed(struct agent *agent, const struct message *message);
 void subscriber_on_ended(struct agent *agent, const struct message *message);
+void subscriber_on_reusable(struct agent *agent, const struct message *message);
 /* Deletes the scopes that no registration owns. */
 void subscriber_sweep(struct agent *agent);
 

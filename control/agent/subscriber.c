@@ -52,6 +52,17 @@ static struct client *claimant(struct agent *agent, const struct holder *holder)
 	return client && client->op == REQUEST_ATTACH && client->holder == holder ? client : NULL;
 }
 
+/*
+ * What a port is taken and freed under: the ref of its BOUND, or, where it was held at the start,
+ * its connection's id under a mark that no ref reaches.
+ */
+#define OWNER_HELD (UINT64_C(1) << 63)
+
+static uint64_t port_owner(const struct message *message)
+{
+	return message->ref ? message->ref : message->id | OWNER_HELD;
+}
+
 /* From here on the socket is nobody's: it receives nothing, and its port rests. */
 static void end_holder(struct agent *agent, struct holder *holder)
 {
@@ -111,8 +122,8 @@ static int open_socket(struct agent *agent, unsigned family, const struct messag
 
 	scope_fill(&scope, &grant->u.grant.scope, grant->id);
 	for (unsigned n = 0; n < BIND_ATTEMPTS && err == -EADDRINUSE; n++) {
-		if (ports_take(agent->ports, family, scope.handle, grant->id, agent_now_ns(),
-			       &made->port))
+		if (ports_take(agent->ports, family, scope.handle, port_owner(grant),
+			       agent_now_ns(), &made->port))
 			return -ENOSPC;
 		err = scoped_socket_open(agent->maps, &scope, &made->port.address, made->port.port,
 					 &made->socket, why);
@@ -267,7 +278,7 @@ void subscriber_attach(struct agent *agent, struct client *client,
 	if (!error && (!holder || holder->cookie != cookie)) {
 		error = MESSAGE_ERROR_CONNECTION_UNKNOWN;
 		why = "no such registration (any more); subscribe again";
-	} else if (!error && (holder->client || claimant(agent, holder))) {
+	} else if (!error && (holder->client || holder->attaching)) {
 		error = MESSAGE_ERROR_BUSY;
 		why = "another client holds this connection; close that one first";
 	}
@@ -288,6 +299,21 @@ void subscriber_attach(struct agent *agent, struct client *client,
 	link_to_engine(agent->link, &message);
 }
 
+void subscriber_on_refused(struct agent *agent, const struct message *message)
+{
+	struct holder *holder = holders_find(agent->connections, message->id);
+
+	if (holder && holder->attaching == message->ref)
+		holder->attaching = 0;
+}
+
+static void send_detach(struct agent *agent, const struct message *attached)
+{
+	struct message message = {.type = MESSAGE_DETACH, .id = attached->id, .ref = attached->ref};
+
+	link_to_engine(agent->link, &message);
+}
+
 void subscriber_on_attached(struct agent *agent, const struct message *message)
 {
 	struct client *client = client_find(agent->clients, message->ref);
@@ -299,10 +325,8 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 	if (!holder || holder->attaching != message->ref)
 		return; /* ended meanwhile; whoever asked was told */
 	holder->attaching = 0;
-	if (!client) {
-		end_holder(agent, holder);
-		send_end(agent, message->id, message->ref, MESSAGE_END_CLOSED,
-			 "the subscriber left while it re-attached");
+	if (!client) { /* it gave up, and will come again: nothing ends by that */
+		send_detach(agent, message);
 		return;
 	}
 	memcpy(address.bytes, from->bytes, sizeof(address.bytes));
@@ -370,15 +394,9 @@ void subscriber_on_ended(struct agent *agent, const struct message *message)
 	client_end(client);
 }
 
-void subscriber_on_reusable(struct agent *agent, uint64_t id)
+void subscriber_on_reusable(struct agent *agent, const struct message *message)
 {
-	struct holder *holder = holders_find(agent->connections, id);
-
-	if (ports_reusable(agent->ports, id) || !holder || holder->client)
-		return;
-	/* Held from before a restart, and ended by the engine before it could tell us. */
-	end_holder(agent, holder);
-	ports_reusable(agent->ports, id);
+	ports_reusable(agent->ports, port_owner(message));
 }
 
 /* ---- after a restart ---- */
@@ -396,8 +414,8 @@ void subscriber_on_hold(struct agent *agent, const struct message *message)
 	holder = holders_add(agent->connections, message->id);
 	holder->cookie = message->u.bound.cookie;
 	memcpy(holder->handle, message->u.bound.handle, sizeof(holder->handle));
-	if (!ports_hold(agent->ports, &address, bound->port, message->u.bound.handle, message->id,
-			&port))
+	if (!ports_hold(agent->ports, &address, bound->port, message->u.bound.handle,
+			port_owner(message), &port))
 		holder->port_idx = port.idx;
 	if (message->end)
 		end_holder(agent, holder);

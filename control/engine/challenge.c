@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/config/config.h"
 #include "control/engine/audit.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/registrations_private.h"
@@ -18,18 +19,10 @@
 
 static bool is_vouched(const struct fan_config *config, const struct message_address *address)
 {
-	for (unsigned i = 0; i < config->vouched_cnt; i++) {
-		const struct fan_address *prefix = &config->vouched[i].address;
-		unsigned bits = config->vouched[i].prefix_len + (prefix->family == 4 ? 96u : 0u);
-		unsigned whole = bits / 8, rest = bits % 8;
+	struct fan_address bound = {.family = address->family};
 
-		if (prefix->family != address->family ||
-		    memcmp(prefix->bytes, address->bytes, whole) != 0)
-			continue;
-		if (!rest || ((prefix->bytes[whole] ^ address->bytes[whole]) >> (8 - rest)) == 0)
-			return true;
-	}
-	return false;
+	memcpy(bound.bytes, address->bytes, sizeof(bound.bytes));
+	return fan_config_vouches(config, &bound);
 }
 
 static int add_record(struct registrations *all, struct registration *r, struct moment now)
@@ -64,6 +57,20 @@ static void end_unrecorded(struct registrations *all, struct registration *r, co
 	registrations_end(all, r, MESSAGE_END_ENGINE, r->uid, reason);
 }
 
+/* No room, but something rests that will make some: tried again while the challenge's time lasts.
+ */
+static bool wait_for_room(struct registrations *all, struct registration *r, int err,
+			  struct moment now)
+{
+	struct registry_counts counts;
+
+	registry_counts(all->engine->registry, &counts);
+	if (err != -ENOSPC || !counts.retired)
+		return false;
+	registrations_set_due(all, r, now.mono_ns + ENGINE_NS_PER_S / 20);
+	return true;
+}
+
 static void record_and_go_on(struct registrations *all, struct registration *r, struct moment now)
 {
 	int err = add_record(all, r, now);
@@ -73,15 +80,16 @@ static void record_and_go_on(struct registrations *all, struct registration *r, 
 		registrations_set_due(all, r, now.mono_ns + ENGINE_NS_PER_S / 100);
 		return;
 	}
+	r->phase = REGISTRATION_BOUND;
+	if (wait_for_room(all, r, err, now))
+		return;
 	if (err) {
 		end_unrecorded(all, r, registry_why(all->engine->registry));
 		return;
 	}
 	r->phase = REGISTRATION_CHALLENGED;
-	if (is_vouched(all->engine->config, &r->address))
-		challenge_activate(all, r, now);
-	else
-		challenge_continue(all, r, now);
+	r->echoed = is_vouched(all->engine->config, &r->address);
+	challenge_continue(all, r, now);
 }
 
 void challenge_on_bound(struct registrations *all, const struct message *message, struct moment now)
@@ -90,9 +98,11 @@ void challenge_on_bound(struct registrations *all, const struct message *message
 	char why[MESSAGE_REASON_MAX];
 
 	if (!r || r->ref != message->ref || r->phase != REGISTRATION_GRANTED) {
-		registrations_rest_port(all, message->id); /* it ended meanwhile, and was told so */
+		/* it ended meanwhile, and was told so; no table ever knew it */
+		registrations_reusable(all, message->id, message->ref);
 		return;
 	}
+	r->bound_ref = message->ref;
 	r->address = message->u.bound.address;
 	r->cookie = message->u.bound.cookie;
 	if (nexthops_get(all->engine->nexthops, &r->address, &r->nexthop, why))
@@ -126,25 +136,6 @@ static bool send_challenge(struct registrations *all, struct registration *r)
 	return registry_request(all->engine->registry, &request);
 }
 
-void challenge_continue(struct registrations *all, struct registration *r, struct moment now)
-{
-	uint64_t timeout_ns = all->engine->config->challenge_timeout_s * ENGINE_NS_PER_S;
-	uint64_t wait_ns = ENGINE_NS_PER_S / 50;
-
-	if (r->phase == REGISTRATION_BOUND) {
-		record_and_go_on(all, r, now);
-		return;
-	}
-	if (r->challenges < CHALLENGES_MAX && send_challenge(all, r))
-		r->challenges++;
-	if (r->challenges == CHALLENGES_MAX)
-		wait_ns = timeout_ns;
-	else if (r->challenges) /* after a sixteenth of the time, then after a quarter */
-		wait_ns = r->challenges == 1 ? timeout_ns / 16 : timeout_ns / 4;
-	wait_ns += now.mono_ns;
-	registrations_set_due(all, r, wait_ns < r->end_ns ? wait_ns : r->end_ns);
-}
-
 static void audit_register(struct registrations *all, const struct registration *r)
 {
 	char source[64], address[46];
@@ -160,7 +151,7 @@ static void audit_register(struct registrations *all, const struct registration 
 	audit_add(all->engine->audit, &record);
 }
 
-void challenge_activate(struct registrations *all, struct registration *r, struct moment now)
+static void activate(struct registrations *all, struct registration *r, struct moment now)
 {
 	struct message active = {.type = MESSAGE_ACTIVE, .ref = r->ref, .id = r->id};
 	uint64_t channels[CHANNELS_MAX];
@@ -175,10 +166,10 @@ void challenge_activate(struct registrations *all, struct registration *r, struc
 	memcpy(keys.tag_key, scope.tag_key, sizeof(keys.tag_key));
 	for (unsigned i = 0; i < r->channel_cnt; i++)
 		channels[i] = r->channels[i].channel;
-	r->end_ns = registration_lease_ns(all, r->token_expiry_s, now);
-	registry_connection_renew(all->engine->registry, r->id, r->end_ns, r->token_expiry_s);
 	err = registry_connection_activate(all->engine->registry, r->id, &keys, channels,
 					   r->channel_cnt);
+	if (wait_for_room(all, r, err, now))
+		return;
 	if (err) {
 		snprintf(reason, sizeof(reason), "the registration could not be made: %.200s",
 			 registry_why(all->engine->registry));
@@ -186,7 +177,32 @@ void challenge_activate(struct registrations *all, struct registration *r, struc
 		return;
 	}
 	r->phase = REGISTRATION_ACTIVE;
+	r->end_ns = registration_lease_ns(all, r->token_expiry_s, now);
+	registry_connection_renew(all->engine->registry, r->id, r->end_ns, r->token_expiry_s);
 	registrations_set_due(all, r, r->end_ns);
 	link_to_agent(all->engine->link, &active);
 	audit_register(all, r);
+}
+
+void challenge_continue(struct registrations *all, struct registration *r, struct moment now)
+{
+	uint64_t timeout_ns = all->engine->config->challenge_timeout_s * ENGINE_NS_PER_S;
+	uint64_t wait_ns = ENGINE_NS_PER_S / 50;
+
+	if (r->phase == REGISTRATION_BOUND) {
+		record_and_go_on(all, r, now);
+		return;
+	}
+	if (r->echoed) {
+		activate(all, r, now);
+		return;
+	}
+	if (r->challenges < CHALLENGES_MAX && send_challenge(all, r))
+		r->challenges++;
+	if (r->challenges == CHALLENGES_MAX)
+		wait_ns = timeout_ns;
+	else if (r->challenges) /* after a sixteenth of the time, then after a quarter */
+		wait_ns = r->challenges == 1 ? timeout_ns / 16 : timeout_ns / 4;
+	wait_ns += now.mono_ns;
+	registrations_set_due(all, r, wait_ns < r->end_ns ? wait_ns : r->end_ns);
 }

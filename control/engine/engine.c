@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "control/engine/audit.h"
 #include "control/engine/http.h"
+#include "control/engine/marks.h"
 #include "control/engine/metrics.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
@@ -28,6 +29,8 @@
 #define TICK_MS	      10
 #define WALLS_EACH_NS ENGINE_NS_PER_S
 #define OUTAGE_NS     (10 * ENGINE_NS_PER_S)
+#define LATE_NS	      (ENGINE_NS_PER_S / 2) /* a tick that comes so late: we were paused */
+#define RETURN_NS     (2 * ENGINE_NS_PER_S) /* nobody has come back for so long: no queue */
 
 struct moment moment_now(void)
 {
@@ -66,11 +69,15 @@ static void on_agent_message(void *arg, const struct message *message)
 	switch (message->type) {
 	case MESSAGE_SESSION_OPEN:
 	case MESSAGE_SESSION_ATTACH:
+	case MESSAGE_SESSION_DETACH:
 	case MESSAGE_SESSION_END:
 		sessions_on_message(engine->sessions, message, now);
 		return;
 	case MESSAGE_FOREIGN_DROP:
 		audit_foreign_drop(engine, message);
+		return;
+	case MESSAGE_MARKED:
+		marks_on_message(engine->marks, message);
 		return;
 	case MESSAGE_AGENT_STATUS: /* something about its walls changed */
 		engine_walls_refresh(engine, now);
@@ -107,12 +114,35 @@ static void watch_dataplane(struct engine *engine, struct moment now)
 	audit_add(engine->audit, &record);
 }
 
+bool engine_is_absent(const struct engine *engine, uint64_t absent_ns, struct moment now)
+{
+	return now.mono_ns >= absent_ns && now.mono_ns - engine->returned_ns >= RETURN_NS;
+}
+
+/*
+ * After a pause (a stopped process, a machine that slept or swapped) what subscribers sent
+ * meanwhile lies unread in their sockets: nobody's time has run on.
+ */
+static void forgive_pause(struct engine *engine, struct moment now)
+{
+	uint64_t gap_ns = now.mono_ns - engine->ticked_ns;
+
+	engine->ticked_ns = now.mono_ns;
+	if (gap_ns < LATE_NS)
+		return;
+	fan_log(FAN_LOG_WARNING, "engine", "paused for %.1f s: every lease is extended by that",
+		(double)gap_ns / 1e9);
+	registrations_extend(engine->registrations, gap_ns, now);
+	sessions_extend(engine->sessions, gap_ns);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct engine *engine = arg;
 	struct moment now = moment_now();
 	struct fan_report report;
 
+	forgive_pause(engine, now);
 	registry_housekeeping(engine->registry, now.mono_ns);
 	while (registry_report(engine->registry, &report))
 		if (report.type == FAN_REPORT_ECHO)
@@ -160,12 +190,14 @@ static int start_table(struct engine *engine, char why[4096])
 
 	if (err)
 		return err;
-	registry_housekeeping(engine->registry, engine->started.mono_ns);
 	return nexthops_open(&engine->nexthops, engine->base, engine->registry, engine->config,
 			     why);
 }
 
-/* The agent is there before the registrations, which tell it at once what it has to hold. */
+/*
+ * The agent is there before the registrations, which tell it at once what it has to hold; and that
+ * comes before the first housekeeping, which frees records whose port must rest.
+ */
 static int start_agent(struct engine *engine, char why[4096])
 {
 	int err;
@@ -174,11 +206,16 @@ static int start_agent(struct engine *engine, char why[4096])
 	if (!engine->link)
 		return -ENOMEM;
 	link_set_engine(engine->link, on_agent_message, engine);
+	engine->marks = marks_create(engine->link);
+	if (!engine->marks)
+		return -ENOMEM;
 	err = agent_create(&engine->agent, engine->base, engine->link, engine->config, why);
 	if (!err)
 		err = registrations_open(&engine->registrations, engine, engine->started, why);
 	if (!err)
 		err = sessions_open(&engine->sessions, engine, engine->started);
+	if (!err)
+		registry_housekeeping(engine->registry, engine->started.mono_ns);
 	return err;
 }
 
@@ -191,6 +228,7 @@ static int start_serving(struct engine *engine, char why[4096])
 
 	engine_walls_refresh(engine, engine->started);
 	engine->watch.since_ns = engine->started.mono_ns;
+	engine->ticked_ns = moment_now().mono_ns;
 	engine->tick = event_new(engine->base, -1, EV_PERSIST, on_tick, engine);
 	engine->top = top_create();
 	if (!engine->tick || !engine->top || event_add(engine->tick, &each))
@@ -244,6 +282,7 @@ void engine_destroy(struct engine *engine)
 		event_free(engine->tick);
 	if (engine->store)
 		store_flush(engine->store); /* answers what waits, while all are there */
+	marks_destroy(engine->marks);
 	metrics_close(engine->metrics);
 	http_close(engine->http);
 	top_destroy(engine->top);

@@ -19,6 +19,7 @@ struct event;
 struct event_base;
 struct http;
 struct link;
+struct marks;
 struct message;
 struct metrics;
 struct nexthops;
@@ -73,6 +74,7 @@ struct engine {
 	struct registry *registry;
 	struct link *link;
 	struct agent *agent;
+	struct marks *marks;
 	struct nexthops *nexthops;
 	struct registrations *registrations;
 	struct sessions *sessions;
@@ -81,6 +83,8 @@ struct engine {
 	struct top *top;
 	struct event *tick;
 	struct moment started;
+	uint64_t ticked_ns;		  /* the last tick */
+	uint64_t returned_ns;		  /* when one of the last run came back last */
 	struct agent_status agent_status; /* at most a second old */
 	uint64_t agent_status_ns;
 	struct walls walls;
@@ -97,6 +101,12 @@ void engine_destroy(struct engine *engine);
 void engine_walls_refresh(struct engine *engine, struct moment now);
 /* The first wall that has failed, or NULL: nothing is granted while there is one. */
 const char *engine_wall_failed(const struct engine *engine);
+
+/*
+ * Whether one that should have been back by absent_ns has stayed away: not while others still come
+ * back, for then it may stand in their queue. Each comes back once, so that nobody can draw it out.
+ */
+bool engine_is_absent(const struct engine *engine, uint64_t absent_ns, struct moment now);
 
 /* State of the dataplane by its lock and its workers' heartbeats. */
 enum dataplane_state engine_dataplane_state(const struct engine *engine, struct moment now);

@@ -119,20 +119,26 @@ static const struct fan_group_state *group_state(const struct question *q)
 	return record->incarnation == q->group->incarnation ? record : NULL;
 }
 
+static bool group_is_empty(const struct question *q)
+{
+	uint32_t cnt = 0;
+
+	fan_group_endpoints(registry_table(q->call->engine->registry), q->group, &cnt);
+	return cnt == 0;
+}
+
 static json_t *json_group(const struct question *q)
 {
 	const struct fan_group_state *record;
-	uint32_t cnt;
 
 	if (!q->group)
 		return json_null();
 	record = group_state(q);
-	fan_group_endpoints(registry_table(q->call->engine->registry), q->group, &cnt);
-	return json_pack("{s:o, s:I, s:I, s:o}", "epoch",
-			 record ? http_json_id(record->epoch) : json_null(), "sequence",
-			 (json_int_t)(record ? record->sequence : 0), "user_generation",
-			 (json_int_t)q->group->user_generation, "lingering_seconds",
-			 cnt ? json_null() : json_integer(q->call->engine->config->linger_s));
+	return json_pack(
+		"{s:o, s:I, s:I, s:o}", "epoch", record ? http_json_id(record->epoch) : json_null(),
+		"sequence", (json_int_t)(record ? record->sequence : 0), "user_generation",
+		(json_int_t)q->group->user_generation, "lingering_seconds",
+		group_is_empty(q) ? json_integer(q->call->engine->config->linger_s) : json_null());
 }
 
 static void add_notes(struct question *q, const struct user *user)
@@ -146,7 +152,7 @@ static void add_notes(struct question *q, const struct user *user)
 	if (!q->group)
 		note(q,
 		     "there is no such group: a publish is answered with sent 0 and no sequence");
-	else if (!json_array_size(q->would))
+	else if (group_is_empty(q))
 		note(q, "the group lingers: events are counted and sent to nobody");
 	if (engine_dataplane_state(engine, q->call->now) != DATAPLANE_RUNNING)
 		note(q, "the dataplane is not running: nothing is delivered");

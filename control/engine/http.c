@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "control/engine/audit.h"
 #include "control/engine/door.h"
+#include "control/engine/marks.h"
 #include "control/engine/request.h"
 #include "control/engine/store.h"
 
@@ -160,6 +161,28 @@ void http_reply_durable(struct http_call *call, int status, json_t *answer)
 	call->status = status;
 	call->answer = answer;
 	store_on_durable(call->engine->store, on_durable, call);
+}
+
+static void on_confirmed(void *arg, int status)
+{
+	struct http_call *call = arg;
+	json_t *answer = call->answer;
+
+	if (status) {
+		http_refuse(call, 500, "internal",
+			    "it was done, but fanwired stops before the agent has confirmed it; "
+			    "look at fanwirectl doctor after its next start");
+		return;
+	}
+	call->answer = NULL;
+	http_reply(call, call->status, answer);
+}
+
+void http_reply_confirmed(struct http_call *call, int status, json_t *answer)
+{
+	call->status = status;
+	call->answer = answer;
+	marks_when_done(call->engine->marks, on_confirmed, call);
 }
 
 void http_audit(struct http_call *call, const char *event, const char *user, uint64_t connection,

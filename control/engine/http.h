@@ -23,7 +23,7 @@ void http_print_routes(void);
 
 /* ---- for handlers ---------------------------------------------------------------------------- */
 
-/* One request. Answered exactly once, by http_reply(), http_refuse() or http_reply_durable(). */
+/* One request. Answered exactly once, by http_reply(), http_refuse() or the like. */
 struct http_call {
 	struct engine *engine;
 	struct evhttp_request *request;
@@ -33,7 +33,7 @@ struct http_call {
 	struct evkeyvalq query; /* decoded */
 	char *param;		/* decoded {…} of the path, or NULL */
 	size_t param_len;
-	int status; /* of an answer that waits for the database */
+	int status; /* of an answer that waits for database or agent */
 	json_t *answer;
 };
 
@@ -43,6 +43,8 @@ void http_refuse(struct http_call *call, int status, const char *error, const ch
 	__attribute__((format(printf, 4, 5)));
 /* Answers once everything written so far is durable; refuses where it could not be. */
 void http_reply_durable(struct http_call *call, int status, json_t *answer);
+/* Answers once the agent has acted upon everything that it was told so far. */
+void http_reply_confirmed(struct http_call *call, int status, json_t *answer);
 /* The refusal for an error of the store. */
 void http_refuse_store(struct http_call *call, int err);
 

@@ -2,7 +2,9 @@
 /*
  * Next hops: asks the kernel (rtnetlink, in fanwired's network namespace) for the route and the
  * neighbour of a destination, and keeps the neighbours' MAC addresses in the registry region up to
- * date. A port without a kernel interface has one configured MAC instead. Event-loop thread only.
+ * date. The route is asked once, when somebody registers: a later change of it is for who comes
+ * then (docs/architecture.md). A port without a kernel interface has one configured MAC instead.
+ * Event-loop thread only.
  */
 #pragma once
 

@@ -423,6 +423,9 @@ void register_on_attach(struct registrations *all, const struct message *message
 	r->ref = message->ref;
 	r->uid = message->u.client.uid;
 	r->attached = true;
+	if (!r->returned)
+		all->engine->returned_ns = now.mono_ns;
+	r->returned = true;
 	if (claims.expires_s > r->token_expiry_s)
 		r->token_expiry_s = claims.expires_s;
 	if (r->token_expiry_s > now.unix_s)

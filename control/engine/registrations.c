@@ -15,7 +15,8 @@
 
 /* ---- map and heap ---------------------------------------------------------------------------- */
 
-static struct registration **chain_of(const struct registrations *all, uint64_t id)
+static struct registration **chain_in(const struct registrations *all, struct registration **chains,
+				      uint64_t id)
 {
 	uint8_t hash[crypto_shorthash_BYTES];
 	uint32_t idx;
@@ -23,7 +24,12 @@ static struct registration **chain_of(const struct registrations *all, uint64_t 
 	/* ids may be chosen by subscribers: a keyed hash, so that nobody can pile them up */
 	crypto_shorthash(hash, (const uint8_t *)&id, sizeof(id), all->hash_key);
 	memcpy(&idx, hash, sizeof(idx));
-	return &all->chains[idx & all->chain_mask];
+	return &chains[idx & all->chain_mask];
+}
+
+static struct registration **chain_of(const struct registrations *all, uint64_t id)
+{
+	return chain_in(all, all->chains, id);
 }
 
 struct registration *registrations_find(const struct registrations *all, uint64_t id)
@@ -93,7 +99,8 @@ static void registration_free(struct registration *r)
 	free(r);
 }
 
-void registrations_drop(struct registrations *all, struct registration *r)
+/* Takes it out of map, heap and its user's count. */
+static void registration_remove(struct registrations *all, struct registration *r)
 {
 	struct registration **link = chain_of(all, r->id);
 	struct registration *last = all->heap[--all->cnt];
@@ -107,7 +114,23 @@ void registrations_drop(struct registrations *all, struct registration *r)
 		heap_down(all, last);
 	}
 	r->user->connections--;
+}
+
+void registrations_drop(struct registrations *all, struct registration *r)
+{
+	registration_remove(all, r);
 	registration_free(r);
+}
+
+/* Its record is on its way out of the table: it keeps nothing but the ref of its port. */
+static void registration_leave(struct registrations *all, struct registration *r)
+{
+	struct registration **chain = chain_in(all, all->leaving, r->id);
+
+	registration_remove(all, r);
+	r->user = NULL;
+	r->next = *chain;
+	*chain = r;
 }
 
 const struct registration *registrations_next(const struct registrations *all, uint32_t *cursor)
@@ -153,16 +176,11 @@ void registration_refuse(struct registrations *all, uint64_t ref, uint64_t id,
 	link_to_agent(all->engine->link, &answer);
 }
 
-void registrations_rest_port(struct registrations *all, uint64_t id)
+void registrations_reusable(struct registrations *all, uint64_t id, uint64_t bound_ref)
 {
-	struct resting *resting = calloc(1, sizeof(*resting));
+	struct message message = {.type = MESSAGE_REUSABLE, .ref = bound_ref, .id = id};
 
-	if (!resting) /* the port is lost until the next start, nothing else */
-		return;
-	resting->id = id;
-	resting->due_ns = moment_now().mono_ns + ENGINE_NS_PER_S / 20;
-	*all->resting_last = resting;
-	all->resting_last = &resting->next;
+	link_to_agent(all->engine->link, &message);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------ */
@@ -183,7 +201,7 @@ void registrations_end(struct registrations *all, struct registration *r, enum m
 		       uint32_t uid, const char *reason)
 {
 	struct message ended = {.type = MESSAGE_ENDED, .ref = r->ref, .id = r->id, .end = end};
-	int err = 0;
+	int err = -ENOENT; /* no record yet */
 
 	if (r->phase == REGISTRATION_GRANTING) { /* the agent knows of a request only */
 		registration_refuse(all, r->ref, r->id, MESSAGE_ERROR_BUSY, reason);
@@ -192,16 +210,19 @@ void registrations_end(struct registrations *all, struct registration *r, enum m
 	}
 	if (r->phase >= REGISTRATION_CHALLENGED)
 		err = registry_connection_del(all->engine->registry, r->id, r->generation);
-	if (err) /* the record is another's by now: its owner is untouched */
+	if (err && r->phase >= REGISTRATION_CHALLENGED) /* its present owner is untouched */
 		fan_log(FAN_LOG_WARNING, "registration",
 			"connection %016llx was not in the table as expected: %s",
 			(unsigned long long)r->id, strerror(-err));
 	snprintf(ended.reason, sizeof(ended.reason), "%s", reason);
 	link_to_agent(all->engine->link, &ended);
-	/* a record in the table frees the port later on; a pending one has gone at once */
-	if (r->phase == REGISTRATION_BOUND || r->phase == REGISTRATION_CHALLENGED || err)
-		registrations_rest_port(all, r->id);
 	audit_end(all, r, end, uid);
+	if (!err || err == -EALREADY) { /* on_record_free() tells when the port is free */
+		registration_leave(all, r);
+		return;
+	}
+	if (r->phase != REGISTRATION_GRANTED) /* else its BOUND is still to come, or never will */
+		registrations_reusable(all, r->id, r->bound_ref);
 	registrations_drop(all, r);
 }
 
@@ -230,6 +251,25 @@ static void on_end(struct registrations *all, const struct message *message)
 			  message->reason[0] ? message->reason : "closed by the subscriber");
 }
 
+/* Its client left while it came back: as before, and with the time of one that is to come back. */
+static void on_detach(struct registrations *all, const struct message *message, struct moment now)
+{
+	struct registration *r = registrations_find(all, message->id);
+
+	if (!r || r->ref != message->ref || !r->attached || r->phase != REGISTRATION_ACTIVE)
+		return;
+	r->attached = false;
+	r->absent_ns = now.mono_ns + all->engine->config->reattach_s * ENGINE_NS_PER_S;
+	registrations_set_due(all, r, r->absent_ns);
+}
+
+static void end_without_room(struct registrations *all, struct registration *r)
+{
+	registrations_end(all, r, MESSAGE_END_ENGINE, r->uid,
+			  "what has left the table was not let go of in time; look at the "
+			  "dataplane with fanwirectl status");
+}
+
 static void end_due(struct registrations *all, struct registration *r, struct moment now)
 {
 	char reason[MESSAGE_REASON_MAX];
@@ -241,11 +281,13 @@ static void end_due(struct registrations *all, struct registration *r, struct mo
 				  "the socket was not made in time; try again");
 		return;
 	case REGISTRATION_BOUND:
-		registrations_end(all, r, MESSAGE_END_ENGINE, r->uid,
-				  "the table could not let go of this id's last record; "
-				  "look at the dataplane with fanwirectl status");
+		end_without_room(all, r);
 		return;
 	case REGISTRATION_CHALLENGED:
+		if (r->echoed) {
+			end_without_room(all, r);
+			return;
+		}
 		snprintf(reason, sizeof(reason),
 			 "%s within %u s; check the path between the engine and this host",
 			 r->challenges ? "the address did not answer the challenge"
@@ -269,48 +311,68 @@ static void end_due(struct registrations *all, struct registration *r, struct mo
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static uint64_t absent_ns(const struct registrations *all)
+static bool is_over(const struct registrations *all, const struct registration *r,
+		    struct moment now)
 {
-	return all->started_ns + all->engine->config->reattach_s * ENGINE_NS_PER_S;
+	if (r->phase == REGISTRATION_ACTIVE && !r->attached)
+		return engine_is_absent(all->engine, r->absent_ns, now);
+	return now.mono_ns >= r->end_ns;
 }
 
-static void free_rested_ports(struct registrations *all, uint64_t now_ns)
+/* When one that is not over yet is to be looked at again. */
+static uint64_t next_look_ns(const struct registration *r, struct moment now)
 {
-	struct resting **link = &all->resting, *resting;
+	uint64_t soon_ns = now.mono_ns + ENGINE_NS_PER_S / 4; /* others still come back */
 
-	while ((resting = *link)) {
-		if (resting->due_ns > now_ns ||
-		    registry_connection(all->engine->registry, resting->id)) {
-			link = &resting->next;
-			continue;
-		}
-		*link = resting->next;
-		if (all->engine->agent)
-			agent_port_reusable(all->engine->agent, resting->id);
-		free(resting);
-	}
-	all->resting_last = link;
-}
-
-static bool is_over(const struct registrations *all, const struct registration *r, uint64_t now_ns)
-{
-	return now_ns >= r->end_ns ||
-	       (r->phase == REGISTRATION_ACTIVE && !r->attached && now_ns >= absent_ns(all));
+	if (r->attached)
+		return r->end_ns;
+	return r->absent_ns > soon_ns ? r->absent_ns : soon_ns;
 }
 
 void registrations_tick(struct registrations *all, struct moment now)
 {
-	free_rested_ports(all, now.mono_ns);
 	while (all->cnt && all->heap[0]->due_ns <= now.mono_ns) {
 		struct registration *r = all->heap[0];
 
-		if (is_over(all, r, now.mono_ns))
+		if (is_over(all, r, now))
 			end_due(all, r, now);
 		else if (r->phase == REGISTRATION_BOUND || r->phase == REGISTRATION_CHALLENGED)
 			challenge_continue(all, r, now);
 		else
-			registrations_set_due(all, r, r->end_ns);
+			registrations_set_due(all, r, next_look_ns(r, now));
 	}
+}
+
+/*
+ * A lease that its token bounds is not put off, but for the second in which a renewal with a fresh
+ * token is read that came while we were paused.
+ */
+static uint64_t extended_lease_ns(const struct registration *r, uint64_t gap_ns, struct moment now)
+{
+	uint64_t left_s = r->token_expiry_s > now.unix_s ? r->token_expiry_s - now.unix_s : 0;
+	uint64_t bound_ns = now.mono_ns + (left_s ? left_s : 1) * ENGINE_NS_PER_S;
+	uint64_t end_ns = r->end_ns + gap_ns;
+
+	if (end_ns > bound_ns)
+		end_ns = bound_ns;
+	return end_ns > r->end_ns ? end_ns : r->end_ns;
+}
+
+void registrations_extend(struct registrations *all, uint64_t gap_ns, struct moment now)
+{
+	for (uint32_t i = 0; i < all->cnt; i++) {
+		struct registration *r = all->heap[i];
+
+		r->absent_ns += gap_ns;
+		if (r->phase != REGISTRATION_ACTIVE) {
+			r->end_ns += gap_ns;
+			continue;
+		}
+		r->end_ns = extended_lease_ns(r, gap_ns, now);
+		registry_connection_renew(all->engine->registry, r->id, r->end_ns,
+					  r->token_expiry_s);
+	}
+	/* all->heap stays in order: no due_ns was touched; each is looked at when it was due */
 }
 
 void registrations_on_message(struct registrations *all, const struct message *message,
@@ -325,6 +387,9 @@ void registrations_on_message(struct registrations *all, const struct message *m
 		return;
 	case MESSAGE_ATTACH:
 		register_on_attach(all, message, now);
+		return;
+	case MESSAGE_DETACH:
+		on_detach(all, message, now);
 		return;
 	case MESSAGE_RENEW:
 		register_on_renew(all, message, now);
@@ -343,94 +408,28 @@ void registrations_on_echo(struct registrations *all, uint64_t connection, uint6
 {
 	struct registration *r = registrations_find(all, connection);
 
-	if (r && r->phase == REGISTRATION_CHALLENGED && r->challenges && r->salt == salt)
-		challenge_activate(all, r, now);
+	if (!r || r->phase != REGISTRATION_CHALLENGED || !r->challenges || r->salt != salt)
+		return;
+	r->echoed = true;
+	challenge_continue(all, r, now);
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-static void hold(struct registrations *all, const struct fan_connection *c, bool ends)
-{
-	struct message held = {.type = MESSAGE_HOLD, .id = c->id};
-
-	memcpy(held.u.bound.address.bytes, c->address, sizeof(c->address));
-	memcpy(held.u.bound.handle, c->handle, sizeof(c->handle));
-	held.u.bound.address.port = c->port;
-	held.u.bound.address.family = c->family;
-	held.u.bound.cookie = c->cookie;
-	if (ends)
-		held.end = MESSAGE_END_ABSENT;
-	link_to_agent(all->engine->link, &held);
-}
-
-/* An active record of the last run: its lease goes on, and never ended while we were down. */
-static int take_up(struct registrations *all, const struct fan_connection *c, struct user *user)
-{
-	uint64_t reattach_ns = absent_ns(all), end_ns = c->lease_ns;
-	struct registration *r = calloc(1, sizeof(*r));
-
-	if (!r)
-		return -ENOMEM;
-	if (end_ns < reattach_ns)
-		end_ns = reattach_ns;
-	*r = (struct registration){.phase = REGISTRATION_ACTIVE,
-				   .due_ns = reattach_ns,
-				   .end_ns = end_ns,
-				   .id = c->id,
-				   .user = user,
-				   .generation = c->generation,
-				   .user_generation = c->user_generation,
-				   .token_expiry_s = c->token_expiry_s,
-				   .cookie = c->cookie,
-				   .nexthop = c->nexthop,
-				   .uid = AUDIT_NO_UID};
-	memcpy(r->address.bytes, c->address, sizeof(c->address));
-	r->address.port = c->port;
-	r->address.family = c->family;
-	registrations_insert(all, r);
-	return registry_connection_renew(all->engine->registry, c->id, end_ns, c->token_expiry_s);
-}
-
-/* Pending ones are forgotten by a restart; so is one whose user the database does not know so. */
-static int take_up_or_end(struct registrations *all, const struct fan_connection *c)
-{
-	struct user *user = users_find(all->engine->users, c->handle);
-	bool pending = c->state == FAN_CONNECTION_PENDING;
-	uint64_t id = c->id;
-	int err;
-
-	if (c->state == FAN_CONNECTION_ACTIVE && user && user->generation == c->user_generation) {
-		hold(all, c, false);
-		return take_up(all, c, user);
-	}
-	hold(all, c, true);
-	if (c->state == FAN_CONNECTION_ENDING)
-		return 0;
-	err = registry_connection_del(all->engine->registry, id, c->generation);
-	if (pending)
-		registrations_rest_port(all, id);
-	return err;
-}
-
-static int take_up_all(struct registrations *all)
-{
-	struct message hello = {.type = MESSAGE_HELLO};
-	const struct fan_connection *c;
-	uint32_t cursor = 0;
-	int err = 0;
-
-	while (!err && (c = registry_connection_next(all->engine->registry, &cursor)))
-		err = take_up_or_end(all, c);
-	link_to_agent(all->engine->link, &hello);
-	return err;
-}
-
-static void on_record_free(void *arg, uint64_t connection)
+static void on_record_free(void *arg, uint64_t id)
 {
 	struct registrations *all = arg;
+	struct registration **link = chain_in(all, all->leaving, id), *r;
 
-	if (all->engine->agent)
-		agent_port_reusable(all->engine->agent, connection);
+	while ((r = *link) && r->id != id)
+		link = &r->next;
+	if (!r) { /* it was ending when we started: held, never bound in this run */
+		registrations_reusable(all, id, 0);
+		return;
+	}
+	registrations_reusable(all, id, r->bound_ref);
+	*link = r->next;
+	registration_free(r);
 }
 
 int registrations_open(struct registrations **out, struct engine *engine, struct moment now,
@@ -444,23 +443,23 @@ int registrations_open(struct registrations **out, struct engine *engine, struct
 	all->engine = engine;
 	all->max = engine->config->max_connections;
 	all->started_ns = now.mono_ns;
-	all->resting_last = &all->resting;
 	for (all->chain_mask = 1023; all->chain_mask < all->max;)
 		all->chain_mask = 2 * all->chain_mask + 1;
 	all->chains = calloc((size_t)all->chain_mask + 1, sizeof(*all->chains));
+	all->leaving = calloc((size_t)all->chain_mask + 1, sizeof(*all->leaving));
 	/* the region may hold more than a lowered limit allows */
 	all->heap = calloc((size_t)all->max + registry_root(engine->registry)->connection_cnt,
 			   sizeof(*all->heap));
 	randombytes_buf(all->hash_key, sizeof(all->hash_key));
-	if (all->chains && all->heap)
-		err = take_up_all(all);
+	registry_set_on_connection_free(engine->registry, on_record_free, all);
+	if (all->chains && all->leaving && all->heap)
+		err = registrations_take_up(all);
 	if (err) {
 		snprintf(why, 1024, "the registrations of the last run cannot be taken up: %s",
 			 strerror(-err));
 		registrations_close(all);
 		return err;
 	}
-	registry_set_on_connection_free(engine->registry, on_record_free, all);
 	*out = all;
 	return 0;
 }
@@ -472,10 +471,12 @@ void registrations_close(struct registrations *all)
 	registry_set_on_connection_free(all->engine->registry, NULL, NULL);
 	while (all->heap && all->cnt)
 		registrations_drop(all, all->heap[all->cnt - 1]);
-	for (struct resting *next; all->resting; all->resting = next) {
-		next = all->resting->next;
-		free(all->resting);
-	}
+	for (uint32_t i = 0; all->leaving && i <= all->chain_mask; i++)
+		for (struct registration *r = all->leaving[i], *next; r; r = next) {
+			next = r->next;
+			registration_free(r);
+		}
+	free(all->leaving);
 	free(all->heap);
 	free(all->chains);
 	free(all);

@@ -38,9 +38,10 @@ struct registration {
 	struct registration *next; /* of its hash chain */
 	uint32_t heap_idx;
 	enum registration_phase phase;
-	uint64_t due_ns; /* when it has to be looked at next */
-	uint64_t end_ns; /* when the present phase is over (ACTIVE: the lease) */
-	uint64_t id, ref;
+	uint64_t due_ns;	  /* when it has to be looked at next */
+	uint64_t end_ns;	  /* when the present phase is over (ACTIVE: the lease) */
+	uint64_t id, ref;	  /* ref: of the REGISTER or ATTACH that its client came with */
+	uint64_t bound_ref;	  /* of its BOUND; 0: of the last run */
 	struct user *user;	  /* pinned by user->connections */
 	uint32_t generation;	  /* of the connection; 0 before there is a record */
 	uint32_t user_generation; /* it was granted in */
@@ -49,7 +50,10 @@ struct registration {
 	struct message_address address;
 	uint32_t nexthop, uid;
 	unsigned challenges; /* sent */
+	bool echoed;	     /* the address is proved; what it lacks is room in the table */
 	bool attached;	     /* its subscriber is there; false after a restart until it is back */
+	bool returned;	     /* it was back once, in this run */
+	uint64_t absent_ns;  /* not attached: how long it is waited for */
 	unsigned channel_cnt;
 	struct registration_channel *channels; /* joined besides ALL; of this run only */
 };
@@ -67,6 +71,9 @@ void registrations_on_echo(struct registrations *registrations, uint64_t connect
 			   struct moment now);
 /* Ends and continues what is due. Call each 20 ms or so. */
 void registrations_tick(struct registrations *registrations, struct moment now);
+
+/* We were paused for so long: every deadline is put off, but no lease beyond its token. */
+void registrations_extend(struct registrations *registrations, uint64_t gap_ns, struct moment now);
 
 struct registration *registrations_find(const struct registrations *registrations, uint64_t id);
 /* Ends one: out of the table, the agent told, audited. The pointer is gone. */

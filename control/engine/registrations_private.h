@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Inside the registrations: their map, their heap, and what the steps of a registration share.
- * registrations.c keeps them, register.c lets them in, challenge.c makes them active.
+ * registrations.c keeps them, register.c lets them in, challenge.c makes them active,
+ * take_up.c takes over those of the last run.
  */
 #pragma once
 
@@ -11,18 +12,13 @@
 
 struct registry_user_keys;
 
-struct resting { /* bound, but without a record: its port is reusable when no record has its id */
-	struct resting *next;
-	uint64_t id, due_ns;
-};
-
 struct registrations {
 	struct engine *engine;
 	struct registration **chains;
+	struct registration **leaving; /* chains of those that only wait for their record's end */
 	uint32_t chain_mask, cnt, max;
 	struct registration **heap;
 	uint64_t started_ns;
-	struct resting *resting, **resting_last;
 	uint8_t hash_key[crypto_shorthash_KEYBYTES];
 };
 
@@ -32,8 +28,11 @@ void registrations_insert(struct registrations *all, struct registration *regist
 void registrations_drop(struct registrations *all, struct registration *registration);
 void registrations_set_due(struct registrations *all, struct registration *registration,
 			   uint64_t due_ns);
-/* After ENDED has reached the agent: no record of ours will free this port. */
-void registrations_rest_port(struct registrations *all, uint64_t id);
+/* Tells the agent that nothing can reach the address of this BOUND (ref 0: HOLD) any more. */
+void registrations_reusable(struct registrations *all, uint64_t id, uint64_t bound_ref);
+
+/* take_up.c: HOLD for each record, then HELLO. */
+int registrations_take_up(struct registrations *all);
 
 /* register.c */
 void register_on_message(struct registrations *all, const struct message *message,
@@ -45,10 +44,8 @@ void register_on_renew(struct registrations *all, const struct message *message,
 /* challenge.c */
 void challenge_on_bound(struct registrations *all, const struct message *message,
 			struct moment now);
-/* Continues one that is BOUND or CHALLENGED and due, but not over. */
+/* Continues one that is BOUND or CHALLENGED and due, or has echoed, but is not over. */
 void challenge_continue(struct registrations *all, struct registration *registration,
-			struct moment now);
-void challenge_activate(struct registrations *all, struct registration *registration,
 			struct moment now);
 
 /* Lease deadline: lease_s from now, never beyond the token's. */

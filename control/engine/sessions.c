@@ -12,6 +12,7 @@
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
 #include "control/engine/token.h"
+#include "control/engine/users.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 
@@ -21,8 +22,12 @@
 struct session {
 	struct session *next;
 	uint64_t id, ref, publisher, state_epoch;
+	uint64_t absent_ns; /* not attached: how long it is waited for */
 	uint32_t uid;
+	bool of_user; /* of a grant for one user */
+	uint8_t user[FAN_HANDLE_LEN];
 	bool attached;
+	bool returned; /* it was back once, in this run */
 };
 
 struct sessions {
@@ -78,6 +83,19 @@ static void end(struct sessions *all, struct session *session, enum message_end 
 	free(session);
 }
 
+/* A grant for one user is his: it ends with his revocation, as his tokens do. */
+static bool is_revoked(const struct sessions *all, const struct token_claims *claims)
+{
+	uint8_t handle[FAN_HANDLE_LEN];
+	const struct user *user;
+
+	if (!claims->user_len)
+		return false;
+	fan_handle(handle, claims->user, claims->user_len);
+	user = users_find(all->engine->users, handle);
+	return claims->generation != (user ? user->generation : 1);
+}
+
 static enum message_error check_grant(const struct sessions *all, const char *text, bool attach,
 				      struct moment now, struct credential *credential,
 				      char why[MESSAGE_REASON_MAX])
@@ -90,6 +108,11 @@ static enum message_error check_grant(const struct sessions *all, const char *te
 	 */
 	if (error && !(attach && error == MESSAGE_ERROR_TOKEN_EXPIRED))
 		return error;
+	if (is_revoked(all, &claims)) {
+		snprintf(why, MESSAGE_REASON_MAX,
+			 "the user was revoked after this grant was made; ask for a fresh one");
+		return MESSAGE_ERROR_TOKEN_INVALID;
+	}
 	credential->publisher = PUBLISHER_GRANT | claims.number;
 	memcpy(credential->user, claims.user, sizeof(credential->user));
 	return MESSAGE_ERROR_NONE;
@@ -116,6 +139,38 @@ static enum message_error check_credential(const struct sessions *all,
 	credential->publisher = publisher->id;
 	snprintf(credential->user, sizeof(credential->user), "%s", publisher->user);
 	return MESSAGE_ERROR_NONE;
+}
+
+static bool is_of_user(const struct session *session, const uint8_t user[FAN_HANDLE_LEN])
+{
+	return session->of_user && memcmp(session->user, user, FAN_HANDLE_LEN) == 0;
+}
+
+/* Whose sessions count together: a credential's, a grant's, all of a user's one-user grants. */
+static void set_owner(struct session *session, uint64_t publisher, bool one_user,
+		      const uint8_t user[FAN_HANDLE_LEN])
+{
+	session->publisher = publisher;
+	session->of_user = one_user && (publisher & PUBLISHER_GRANT);
+	if (session->of_user)
+		memcpy(session->user, user, FAN_HANDLE_LEN);
+}
+
+static bool has_room(const struct sessions *all, const struct session *wanted,
+		     char why[MESSAGE_REASON_MAX])
+{
+	uint32_t max = all->engine->config->max_sessions_per_publisher, cnt = 0;
+
+	for (const struct session *s = all->first; s; s = s->next)
+		cnt += wanted->of_user ? is_of_user(s, wanted->user)
+				       : s->publisher == wanted->publisher;
+	if (cnt < max)
+		return true;
+	snprintf(why, MESSAGE_REASON_MAX,
+		 "%u sessions of this publisher are open, which is the limit "
+		 "(max_sessions_per_publisher); close some, or publish through fewer",
+		 cnt);
+	return false;
 }
 
 static int open_record(struct sessions *all, const struct message *message,
@@ -163,7 +218,7 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 {
 	char why[MESSAGE_REASON_MAX] = "";
 	struct credential credential;
-	uint8_t key[FAN_KEY_LEN];
+	uint8_t key[FAN_KEY_LEN], handle[FAN_HANDLE_LEN];
 	struct session *session;
 	enum message_error error = check_credential(all, message, now, &credential, why);
 	int err;
@@ -184,6 +239,14 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 		refuse(all, message->ref, MESSAGE_ERROR_INTERNAL, "out of memory");
 		return;
 	}
+	if (credential.user[0])
+		fan_handle(handle, credential.user, strlen(credential.user));
+	set_owner(session, credential.publisher, credential.user[0] != '\0', handle);
+	if (!has_room(all, session, why)) {
+		refuse(all, message->ref, MESSAGE_ERROR_LIMIT_USER, why);
+		free(session);
+		return;
+	}
 	err = open_record(all, message, &credential, key, &session->id, why);
 	if (err) {
 		refuse(all, message->ref,
@@ -192,7 +255,6 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 		return;
 	}
 	session->ref = message->ref;
-	session->publisher = credential.publisher;
 	session->state_epoch = registry_state(all->engine->registry)->header.creation_epoch;
 	session->uid = message->u.session_open.uid;
 	session->attached = true;
@@ -230,7 +292,26 @@ static void on_attach(struct sessions *all, const struct message *message, struc
 	session->ref = message->ref;
 	session->uid = message->u.session_open.uid;
 	session->attached = true;
+	if (!session->returned)
+		all->engine->returned_ns = now.mono_ns;
+	session->returned = true;
 	grant(all, session, &credential, MESSAGE_SESSION_ATTACHED, NULL);
+}
+
+static uint64_t reattach_ns(const struct sessions *all)
+{
+	return all->engine->config->reattach_s * ENGINE_NS_PER_S;
+}
+
+/* Its client left while it came back: as before, and with the time of one that is to come back. */
+static void on_detach(struct sessions *all, const struct message *message, struct moment now)
+{
+	struct session *session = find(all, message->id);
+
+	if (!session || !session->attached || session->ref != message->ref)
+		return;
+	session->attached = false;
+	session->absent_ns = now.mono_ns + reattach_ns(all);
 }
 
 static void on_end(struct sessions *all, const struct message *message)
@@ -250,6 +331,9 @@ void sessions_on_message(struct sessions *all, const struct message *message, st
 	case MESSAGE_SESSION_ATTACH:
 		on_attach(all, message, now);
 		return;
+	case MESSAGE_SESSION_DETACH:
+		on_detach(all, message, now);
+		return;
 	case MESSAGE_SESSION_END:
 		on_end(all, message);
 		return;
@@ -262,7 +346,6 @@ void sessions_on_message(struct sessions *all, const struct message *message, st
 void sessions_tick(struct sessions *all, struct moment now)
 {
 	const struct fan_state *state = registry_state(all->engine->registry);
-	uint64_t absent_ns = all->started_ns + all->engine->config->reattach_s * ENGINE_NS_PER_S;
 
 	for (struct session *session = all->first, *next; session; session = next) {
 		next = session->next;
@@ -270,10 +353,17 @@ void sessions_tick(struct sessions *all, struct moment now)
 			end(all, session, MESSAGE_END_ENGINE,
 			    "the dataplane began anew and knows no earlier session; open a new "
 			    "one");
-		else if (!session->attached && now.mono_ns >= absent_ns)
+		else if (!session->attached &&
+			 engine_is_absent(all->engine, session->absent_ns, now))
 			end(all, session, MESSAGE_END_ABSENT,
 			    "the publisher did not come back after fanwired's restart");
 	}
+}
+
+void sessions_extend(struct sessions *all, uint64_t gap_ns)
+{
+	for (struct session *session = all->first; session; session = session->next)
+		session->absent_ns += gap_ns;
 }
 
 unsigned sessions_end_publisher(struct sessions *all, uint64_t publisher)
@@ -285,6 +375,20 @@ unsigned sessions_end_publisher(struct sessions *all, uint64_t publisher)
 		if (session->publisher != publisher)
 			continue;
 		end(all, session, MESSAGE_END_REVOKED, "the publisher was removed");
+		ended++;
+	}
+	return ended;
+}
+
+unsigned sessions_end_user(struct sessions *all, const uint8_t user[FAN_HANDLE_LEN])
+{
+	unsigned ended = 0;
+
+	for (struct session *session = all->first, *next; session; session = next) {
+		next = session->next;
+		if (!is_of_user(session, user))
+			continue;
+		end(all, session, MESSAGE_END_REVOKED, "the user was revoked");
 		ended++;
 	}
 	return ended;
@@ -313,8 +417,9 @@ static int take_up(struct sessions *all, const struct fan_session *record)
 	if (!session)
 		return -ENOMEM;
 	session->id = record->id;
-	session->publisher = record->publisher;
+	set_owner(session, record->publisher, record->scope == FAN_SCOPE_ONE, record->user);
 	session->state_epoch = record->state_epoch;
+	session->absent_ns = all->started_ns + reattach_ns(all);
 	session->next = all->first;
 	all->first = session;
 	return 0;

@@ -20,7 +20,11 @@ void sessions_on_message(struct sessions *sessions, const struct message *messag
 			 struct moment now);
 /* Ends those whose publisher did not come back, and all when the state region is another. */
 void sessions_tick(struct sessions *sessions, struct moment now);
+/* We were paused for so long: who is to come back has that much longer. */
+void sessions_extend(struct sessions *sessions, uint64_t gap_ns);
 /* Ends all of one publisher; returns how many. */
 unsigned sessions_end_publisher(struct sessions *sessions, uint64_t publisher);
+/* Ends those of grants for this one user: he was revoked. */
+unsigned sessions_end_user(struct sessions *sessions, const uint8_t user[FAN_HANDLE_LEN]);
 /* Open sessions of a publisher; 0: of all. */
 unsigned sessions_count(const struct sessions *sessions, uint64_t publisher);

@@ -53,7 +53,8 @@ static void fill_grant(struct message *answer, const struct site_registration *r
 
 static void refuse(struct site *site, const struct message *message, enum message_error error)
 {
-	struct message answer = {.type = MESSAGE_REFUSE, .ref = message->ref, .error = error};
+	struct message answer = {
+		.type = MESSAGE_REFUSE, .ref = message->ref, .id = message->id, .error = error};
 
 	snprintf(answer.reason, sizeof(answer.reason), "refused by the test");
 	link_to_agent(site->link, &answer);
@@ -68,6 +69,14 @@ void site_end(struct site *site, uint64_t id, enum message_end end)
 		memset(r, 0, sizeof(*r));
 	snprintf(message.reason, sizeof(message.reason), "ended by the test");
 	link_to_agent(site->link, &message);
+}
+
+void site_reusable(struct site *site, uint64_t id, uint64_t bound_ref)
+{
+	struct message message = {.type = MESSAGE_REUSABLE, .id = id, .ref = bound_ref};
+
+	link_to_agent(site->link, &message);
+	site_run(site, 5);
 }
 
 static void on_register(struct site *site, const struct message *message)
@@ -141,7 +150,8 @@ static void on_message(void *arg, const struct message *message)
 
 	cr_assert(message->type < 128);
 	site->got[message->type]++;
-	site->last[message->type] = *message;
+	memset(&site->last[message->type], 0, sizeof(*message));
+	memcpy(&site->last[message->type], message, message_len(message->type));
 	if (site->mute)
 		return;
 	switch (message->type) {

@@ -46,6 +46,8 @@ bool site_wait(struct site *site, const unsigned *counter, unsigned least, unsig
 struct agent_status site_status(struct site *site);
 struct site_registration *site_find(struct site *site, uint64_t id);
 void site_end(struct site *site, uint64_t id, enum message_end end);
+/* Nothing reaches the address of this BOUND any more; ref 0: of this HOLD. */
+void site_reusable(struct site *site, uint64_t id, uint64_t bound_ref);
 
 int peer_connect(struct site *site);
 /* Connects without the loop; for a descriptor that was made beforehand. */

@@ -152,7 +152,7 @@ Test(attach, one_holder_at_a_time)
 
 Test(attach, two_at_once_and_a_slow_engine)
 {
-	int first = peer_connect(&site), second = peer_connect(&site);
+	int first = peer_connect(&site), second = peer_connect(&site), third;
 	struct message answer = {.type = MESSAGE_ATTACHED, .id = alice};
 
 	site.mute = true;
@@ -160,15 +160,64 @@ Test(attach, two_at_once_and_a_slow_engine)
 	cr_assert(site_wait(&site, &site.got[MESSAGE_ATTACH], 1, 1000));
 	say_attach(second, alice, alice_socket);
 	peer_hear_error(&site, second, "busy");
-	/* The first one leaves before the answer: its registration ends then. */
+	/* The first one leaves before the answer: its claim stands until that has come. */
 	close(first);
 	site_run(&site, 20);
-	site.mute = false;
+	say_attach(second, alice, alice_socket);
+	peer_hear_error(&site, second, "busy");
+	cr_assert_eq(site.got[MESSAGE_ATTACH], 1);
 	answer.ref = site.last[MESSAGE_ATTACH].ref;
 	link_to_agent(site.link, &answer);
-	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
-	cr_assert_eq(site.last[MESSAGE_END].id, alice);
-	cr_assert_eq(site_status(&site).scopes, 1);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_DETACH], 1, 1000));
+	cr_assert_eq(site.last[MESSAGE_DETACH].id, alice);
+	cr_assert_eq(site.last[MESSAGE_DETACH].ref, answer.ref);
+	cr_assert_eq(site.got[MESSAGE_END], 0, "a try that was given up ended the registration");
+	cr_assert_eq(site_status(&site).scopes, 2);
+	site.mute = false;
+	third = peer_connect(&site);
+	json_t *packet = attach(third, alice, alice_socket);
+
+	cr_assert(json_is_true(json_object_get(packet, "ok")), "%s", json_dumps(packet, 0));
+	json_decref(packet);
+}
+
+Test(attach, left_before_it_was_refused)
+{
+	int first = peer_connect(&site), second = peer_connect(&site);
+	struct message refusal = {
+		.type = MESSAGE_REFUSE, .id = alice, .error = MESSAGE_ERROR_TOKEN_INVALID};
+
+	site.mute = true;
+	say_attach(first, alice, alice_socket);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_ATTACH], 1, 1000));
+	close(first);
+	site_run(&site, 20);
+	refusal.ref = site.last[MESSAGE_ATTACH].ref;
+	link_to_agent(site.link, &refusal);
+	site_run(&site, 20);
+	site.mute = false;
+	json_t *packet = attach(second, alice, alice_socket);
+
+	cr_assert(json_is_true(json_object_get(packet, "ok")), "%s", json_dumps(packet, 0));
+	json_decref(packet);
+}
+
+Test(attach, one_that_waits_for_the_engine_is_not_cut_off, .timeout = 40)
+{
+	int peer = peer_connect(&site);
+	struct message answer = {.type = MESSAGE_ATTACHED, .id = alice};
+
+	site.mute = true;
+	say_attach(peer, alice, alice_socket);
+	site_run(&site, 12000); /* the time-out of half-open ones is 10 s */
+	cr_assert_eq(site_status(&site).clients, 1);
+	answer.ref = site.last[MESSAGE_ATTACH].ref;
+	answer.u.grant.address = site_find(&site, alice)->address;
+	link_to_agent(site.link, &answer);
+	json_t *packet = peer_hear(&site, peer, NULL);
+
+	cr_assert(json_is_true(json_object_get(packet, "ok")), "%s", json_dumps(packet, 0));
+	json_decref(packet);
 }
 
 Test(attach, ended_while_it_waits)
@@ -211,7 +260,7 @@ Test(attach, absent_one_ends_when_the_engine_says_so)
 	cr_assert_eq(site_status(&site).ports_used, 1);
 	cr_assert_eq(site_status(&site).ports_resting, 1);
 	site_run(&site, 1100);
-	agent_port_reusable(site.agent, alice);
+	site_reusable(&site, alice, 0);
 	cr_assert_eq(site_status(&site).ports_resting, 0);
 }
 
@@ -251,7 +300,7 @@ Test(attach, ports_rest_on_over_a_restart)
 	close(descriptor);
 	close(peer);
 	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
-	agent_port_reusable(site.agent, id);
+	site_reusable(&site, id, site.last[MESSAGE_BOUND].ref);
 	site_stop(&site);
 	site_start(&site);
 	site_run(&site, 20);
@@ -292,15 +341,6 @@ Test(attach, rests_of_another_pool_or_boot_are_forgotten)
 	cr_assert_eq(site_status(&site).ports_resting, 0);
 }
 
-Test(attach, held_one_whose_address_is_free_has_ended)
-{
-	agent_port_reusable(site.agent, alice);
-	cr_assert_eq(site_status(&site).scopes, 1);
-	cr_assert_eq(site_status(&site).ports_resting, 1);
-	site_run(&site, 1100);
-	cr_assert_eq(site_status(&site).ports_resting, 0);
-}
-
 Test(attach, hold_of_an_ending_one_rests_its_port)
 {
 	struct message hold = {.type = MESSAGE_HOLD, .id = 0x999, .end = MESSAGE_END_CLOSED};
@@ -312,7 +352,7 @@ Test(attach, hold_of_an_ending_one_rests_its_port)
 	site_run(&site, 20);
 	cr_assert_eq(site_status(&site).ports_resting, 1);
 	cr_assert_eq(site_status(&site).ports_used, 2);
-	agent_port_reusable(site.agent, 0x999);
+	site_reusable(&site, 0x999, 0);
 	site_run(&site, 1100);
 	cr_assert_eq(site_status(&site).ports_resting, 0);
 }

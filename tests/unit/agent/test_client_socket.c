@@ -206,7 +206,7 @@ Test(client_socket, two_hundred_connects_leave_nothing)
 		close(descriptor);
 		close(peer);
 		cr_assert(site_wait(&site, &site.got[MESSAGE_END], i + 1, 1000));
-		agent_port_reusable(site.agent, id);
+		site_reusable(&site, id, site.last[MESSAGE_BOUND].ref);
 	}
 	cr_assert_eq(descriptors_open(), before);
 	struct agent_status now = site_status(&site);

@@ -110,7 +110,7 @@ Test(link, ping_pong_does_not_starve_other_events)
 
 static void on_copy(void *arg, const struct message *message)
 {
-	memcpy(arg, message, sizeof(*message));
+	memcpy(arg, message, message_len(message->type));
 }
 
 Test(link, used_part_is_copied)

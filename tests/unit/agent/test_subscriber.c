@@ -281,7 +281,7 @@ Test(subscriber, port_rests_until_the_engine_lets_go)
 	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
 	site_run(&site, 1100); /* quarantine_s */
 	cr_assert_eq(site_status(&site).ports_resting, 1);
-	agent_port_reusable(site.agent, id);
+	site_reusable(&site, id, site.last[MESSAGE_BOUND].ref);
 	cr_assert_eq(site_status(&site).ports_resting, 0);
 
 	/* Within the quarantine its last user has it back, and nobody else. */
@@ -291,7 +291,7 @@ Test(subscriber, port_rests_until_the_engine_lets_go)
 	close(descriptor);
 	close(peer);
 	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 2, 1000));
-	agent_port_reusable(site.agent, id);
+	site_reusable(&site, id, site.last[MESSAGE_BOUND].ref);
 	peer = peer_connect(&site);
 	peer_subscribe(&site, peer, "bob", &descriptor);
 	cr_assert_neq(host_port(descriptor), port);
@@ -311,7 +311,7 @@ Test(subscriber, kept_sockets_and_a_full_range)
 
 	close(peer);
 	cr_assert(site_wait(&site, &site.got[MESSAGE_END], 1, 1000));
-	agent_port_reusable(site.agent, id);
+	site_reusable(&site, id, site.last[MESSAGE_BOUND].ref);
 	for (unsigned i = 0; i < total - 1; i++)
 		peer_subscribe(&site, peer_connect(&site), "mallory", &descriptor);
 	cr_assert_eq(site_status(&site).ports_used, total - 1);

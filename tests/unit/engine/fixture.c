@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "control/engine/audit.h"
+#include "control/engine/marks.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
 #include "control/engine/sessions.h"
@@ -49,6 +50,7 @@ void fixture_init(struct fixture *f)
 	c->max_groups = 256;
 	c->max_publishers = 4;
 	c->max_sessions = 8;
+	c->max_sessions_per_publisher = 3;
 	c->lease_s = 60;
 	c->linger_s = 2;
 	c->reattach_s = 10;
@@ -74,12 +76,26 @@ void fixture_fini(struct fixture *f)
 	nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+void answer_mark(struct fixture *f)
+{
+	const struct message *mark = told(f, MESSAGE_MARK, 0, 0);
+	struct message answer = {.type = MESSAGE_MARKED};
+
+	cr_assert_not_null(mark);
+	answer.ref = mark->ref;
+	link_to_engine(f->engine.link, &answer);
+}
+
 static void on_told(void *arg, const struct message *message)
 {
 	struct fixture *f = arg;
+	struct message *copy = &f->messages[f->message_cnt++];
 
-	cr_assert_lt(f->message_cnt, FIXTURE_MESSAGES_MAX);
-	f->messages[f->message_cnt++] = *message;
+	cr_assert_leq(f->message_cnt, FIXTURE_MESSAGES_MAX);
+	memset(copy, 0, sizeof(*copy));
+	memcpy(copy, message, message_len(message->type));
+	if (message->type == MESSAGE_MARK && !f->mute)
+		answer_mark(f);
 }
 
 static void on_asked(void *arg, const struct message *message)
@@ -87,8 +103,10 @@ static void on_asked(void *arg, const struct message *message)
 	struct fixture *f = arg;
 
 	if (message->type == MESSAGE_SESSION_OPEN || message->type == MESSAGE_SESSION_ATTACH ||
-	    message->type == MESSAGE_SESSION_END)
+	    message->type == MESSAGE_SESSION_DETACH || message->type == MESSAGE_SESSION_END)
 		sessions_on_message(f->engine.sessions, message, f->now);
+	else if (message->type == MESSAGE_MARKED)
+		marks_on_message(f->engine.marks, message);
 	else
 		registrations_on_message(f->engine.registrations, message, f->now);
 }
@@ -116,13 +134,14 @@ void fixture_start(struct fixture *f)
 	cr_assert_eq(users_open(&e->users, e->store, f->config.max_users, why), 0, "%s", why);
 	cr_assert_eq(publishers_open(&e->publishers, e->store, f->config.max_publishers, why), 0);
 	cr_assert_eq(registry_open(&e->registry, &f->config, why), 0, "%s", why);
-	registry_housekeeping(e->registry, f->now.mono_ns);
 	cr_assert_eq(nexthops_open(&e->nexthops, f->base, e->registry, &f->config, why), 0);
 	e->link = link_create(f->base);
 	link_set_agent(e->link, on_told, f);
 	link_set_engine(e->link, on_asked, f);
+	e->marks = marks_create(e->link);
 	cr_assert_eq(registrations_open(&e->registrations, e, f->now, why), 0, "%s", why);
 	cr_assert_eq(sessions_open(&e->sessions, e, f->now), 0);
+	registry_housekeeping(e->registry, f->now.mono_ns);
 	e->top = top_create();
 }
 
@@ -131,6 +150,7 @@ void fixture_stop(struct fixture *f)
 	struct engine *e = &f->engine;
 
 	store_flush(e->store);
+	marks_destroy(e->marks);
 	top_destroy(e->top);
 	sessions_close(e->sessions);
 	registrations_close(e->registrations);
@@ -199,7 +219,7 @@ void settle(struct fixture *f, uint64_t after_ms)
 	f->now.mono_ns += after_ms * 1000000;
 	f->now.unix_s += after_ms / 1000;
 	for (unsigned i = 0; i < 4; i++) {
-		if (f->state.base)
+		if (f->state.base && !f->stalled)
 			worker_pass(f);
 		registry_housekeeping(f->engine.registry, f->now.mono_ns);
 		registrations_tick(f->engine.registrations, f->now);
@@ -244,7 +264,9 @@ uint64_t bind_grant(struct fixture *f, uint64_t ref)
 	struct message message = {.type = MESSAGE_BOUND, .ref = ref};
 	struct fan_address address;
 
-	cr_assert_not_null(granted, "no grant");
+	cr_assert_not_null(granted, "no grant: %s",
+			   told(f, MESSAGE_REFUSE, ref, 0) ? told(f, MESSAGE_REFUSE, ref, 0)->reason
+							   : "");
 	message.id = granted->id;
 	fan_address_parse(&address, "198.18.0.2");
 	memcpy(message.u.bound.address.bytes, address.bytes, 16);

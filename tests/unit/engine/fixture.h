@@ -21,6 +21,8 @@ struct fixture {
 	char dir[64];
 	struct message *messages; /* what the agent was told, FIXTURE_MESSAGES_MAX of them */
 	unsigned message_cnt;
+	bool mute;    /* the agent does not answer marks */
+	bool stalled; /* the dataplane's worker stays within its loop */
 	uint64_t next_ref, next_cookie;
 };
 
@@ -48,6 +50,9 @@ uint64_t bind_grant(struct fixture *f, uint64_t ref);
 void echo(struct fixture *f, uint64_t id);
 /* All of it, to ACTIVE; returns the id, *ref may be NULL. */
 uint64_t subscribe(struct fixture *f, const char *user, uint64_t id, uint64_t *ref);
+
+/* The agent's answer to the last mark. */
+void answer_mark(struct fixture *f);
 
 /* The last message of a type to this ref (0: any) and id (0: any), or NULL. */
 const struct message *told(const struct fixture *f, enum message_type type, uint64_t ref,

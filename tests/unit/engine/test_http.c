@@ -280,6 +280,71 @@ Test(http, revocation_ends_the_users_connections_and_counts_when_he_is_offline)
 	cr_assert_eq(audited(&f, "revoke"), 2);
 }
 
+Test(http, a_revocation_is_answered_when_the_agent_has_acted)
+{
+	static const char request[] = "POST /v1/revocations HTTP/1.1\r\nHost: x\r\n"
+				      "Content-Length: 16\r\n\r\n{\"user\":\"alice\"}";
+	unsigned ended = 0, mark = 0;
+	char out[4096];
+	int fd;
+
+	subscribe(&f, "alice", 0, NULL);
+	subscribe(&f, "alice", 0, NULL);
+	f.mute = true;
+	fd = open_client();
+	cr_assert_eq(send(fd, request, strlen(request), 0), (ssize_t)strlen(request));
+	for (unsigned i = 0; i < 100; i++) {
+		event_base_loop(f.base, EVLOOP_NONBLOCK);
+		usleep(1000);
+	}
+	cr_assert_eq(recv(fd, out, sizeof(out), 0), -1, "answered before the agent has acted");
+	for (unsigned i = 0; i < f.message_cnt; i++) {
+		ended = f.messages[i].type == MESSAGE_ENDED ? i : ended;
+		mark = f.messages[i].type == MESSAGE_MARK ? i : mark;
+	}
+	cr_assert_eq(told_count(&f, MESSAGE_ENDED), 2);
+	cr_assert_gt(mark, ended);
+	answer_mark(&f);
+	for (unsigned i = 0; i < 100; i++) {
+		event_base_loop(f.base, EVLOOP_NONBLOCK);
+		usleep(1000);
+	}
+	cr_assert_gt(recv(fd, out, sizeof(out), 0), 0);
+	cr_assert_eq(atoi(out + 9), 200);
+	close(fd);
+}
+
+/* Whether a note of the explanation holds this text. */
+static bool noted(const struct answer *answer, const char *text)
+{
+	const json_t *note;
+	bool found = false;
+	size_t i;
+
+	json_array_foreach (json_object_get(answer->body, "notes"), i, note)
+		found |= strstr(json_string_value(note), text) != NULL;
+	return found;
+}
+
+Test(http, explain_calls_a_group_lingering_only_when_it_is_empty)
+{
+	struct message end = {.type = MESSAGE_END};
+	struct answer answer;
+
+	end.id = subscribe(&f, "alice", 0, &end.ref);
+	fixture_worker(&f)->quiescent &= ~UINT64_C(1); /* the dataplane is not running */
+	answer = call("GET", "/v1/explain?user=alice", "");
+	cr_assert_eq(json_array_size(json_object_get(answer.body, "would_receive")), 0);
+	cr_assert(noted(&answer, "the dataplane is not running"));
+	cr_assert_not(noted(&answer, "lingers"));
+	json_decref(answer.body);
+	fixture_worker(&f)->quiescent |= 1;
+	registrations_on_message(f.engine.registrations, &end, f.now);
+	answer = call("GET", "/v1/explain?user=alice", "");
+	cr_assert(noted(&answer, "lingers"));
+	json_decref(answer.body);
+}
+
 Test(http, explain_says_who_and_who_not_and_why)
 {
 	uint64_t pending;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/engine/store.h"
 #include "control/engine/users.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
@@ -348,6 +349,147 @@ Test(registration, a_full_table_refuses_and_serves_again_when_there_is_room)
 	cr_assert_neq(subscribe(&f, "late", 0, NULL), 0);
 }
 
+/* ---- ports ----------------------------------------------------------------------------------- */
+
+/* Place of the one REUSABLE of this BOUND among the messages; fails where there are more. */
+static int reusable_at(uint64_t id, uint64_t ref)
+{
+	int at = -1;
+
+	for (unsigned i = 0; i < f.message_cnt; i++) {
+		const struct message *m = &f.messages[i];
+
+		if (m->type != MESSAGE_REUSABLE || m->id != id || m->ref != ref)
+			continue;
+		cr_assert_eq(at, -1, "told twice");
+		at = (int)i;
+	}
+	return at;
+}
+
+static int ended_at(uint64_t id, uint64_t ref)
+{
+	for (unsigned i = 0; i < f.message_cnt; i++)
+		if (f.messages[i].type == MESSAGE_ENDED && f.messages[i].id == id &&
+		    f.messages[i].ref == ref)
+			return (int)i;
+	return -1;
+}
+
+Test(registration, each_bound_port_is_freed_once_and_after_its_end)
+{
+	uint64_t ref, id = subscribe(&f, "alice", 0, &ref), challenged, late, later;
+
+	tell(MESSAGE_END, ref, id);
+	settle(&f, 20);
+	cr_assert_gt(reusable_at(id, ref), ended_at(id, ref));
+	cr_assert_gt(ended_at(id, ref), -1);
+
+	challenged = ask(&f, "bob", 0);
+	id = bind_grant(&f, challenged);
+	settle(&f, 6 * S);
+	settle(&f, 100);
+	cr_assert_eq(told(&f, MESSAGE_ENDED, challenged, id)->end, MESSAGE_END_CHALLENGE);
+	cr_assert_gt(reusable_at(id, challenged), ended_at(id, challenged));
+
+	late = ask(&f, "carol", 0x55); /* ended before it is bound */
+	later = ask(&f, "carol", 0x55);
+	cr_assert_eq(reusable_at(0x55, late), -1);
+	bind_grant(&f, late);
+	cr_assert_gt(reusable_at(0x55, late), ended_at(0x55, late));
+	bind_grant(&f, later);
+	settle(&f, 20);
+	echo(&f, 0x55);
+	cr_assert_eq(reusable_at(0x55, later), -1, "the successor's port");
+	cr_assert_eq(told_count(&f, MESSAGE_REUSABLE), 3);
+}
+
+Test(registration, a_replaced_ones_port_waits_for_its_own_record)
+{
+	uint64_t first, id = subscribe(&f, "alice", 0x77, &first), second;
+
+	second = ask(&f, "alice", 0x77);
+	bind_grant(&f, second);
+	settle(&f, 20);
+	settle(&f, 20);
+	echo(&f, id);
+	cr_assert_gt(reusable_at(id, first), ended_at(id, first));
+	cr_assert_eq(reusable_at(id, second), -1);
+}
+
+Test(registration, a_full_table_is_waited_for_while_something_rests)
+{
+	uint64_t ref, refs[8], ids[8], id;
+	char name[16];
+
+	teardown();
+	fixture_init(&f);
+	f.config.max_groups = 8;
+	f.config.max_connections = 4096;
+	f.config.lease_s = 3600;
+	f.config.linger_s = 1;
+	fixture_start(&f);
+	dataplane_start(&f);
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		ids[i] = subscribe(&f, name, 0, &refs[i]);
+	}
+	ref = ask(&f, "too many", 0); /* nothing rests that could make room */
+	id = bind_grant(&f, ref);
+	settle(&f, 20);
+	echo(&f, id);
+	cr_assert_eq(told(&f, MESSAGE_ENDED, ref, id)->end, MESSAGE_END_ENGINE);
+	f.stalled = true;
+	id = ids[3];
+	ref = refs[3];
+	for (unsigned i = 0; i < 2000; i++) { /* each rests when it ends, until none is left */
+		tell(MESSAGE_END, ref, id);
+		settle(&f, f.config.linger_s * S + 100);
+		fixture_worker(&f)->heartbeat_ns = f.now.mono_ns; /* slow, not stuck */
+		snprintf(name, sizeof(name), "late%u", i);
+		ref = ask(&f, name, 0);
+		id = bind_grant(&f, ref);
+		settle(&f, 20);
+		echo(&f, id);
+		if (!told(&f, MESSAGE_ACTIVE, ref, id))
+			break;
+		f.message_cnt = 0;
+	}
+	settle(&f, 1 * S);
+	cr_assert_not_null(find(id), "%s", told(&f, MESSAGE_ENDED, ref, id)->reason);
+	cr_assert_null(told(&f, MESSAGE_ACTIVE, ref, id));
+	f.stalled = false;
+	settle(&f, 100);
+	settle(&f, 100);
+	cr_assert_not_null(told(&f, MESSAGE_ACTIVE, ref, id));
+	cr_assert_eq(endpoints(&f, name), 1);
+}
+
+/* ---- leases over a pause --------------------------------------------------------------------- */
+
+Test(registration, a_pause_takes_nobodys_lease)
+{
+	uint64_t id = subscribe(&f, "alice", 0, NULL), bounded = subscribe(&f, "bob", 0, NULL);
+
+	find(bounded)->token_expiry_s = f.now.unix_s + 30;
+	tell(MESSAGE_RENEW, 9, bounded); /* 30 s of the lease's 60 */
+	settle(&f, 20 * S);
+	f.now.mono_ns += 100 * ENGINE_NS_PER_S; /* the renewals lie in the sockets */
+	f.now.unix_s += 100;
+	registrations_extend(f.engine.registrations, 100 * ENGINE_NS_PER_S, f.now);
+	settle(&f, 0);
+	cr_assert_not_null(find(id));
+	cr_assert_not_null(find(bounded), "a fresh token may lie there too");
+	cr_assert_gt(registry_connection(f.engine.registry, id)->lease_ns, f.now.mono_ns);
+	settle(&f, 2 * S);
+	cr_assert_null(find(bounded), "but its token bounds it");
+	cr_assert_eq(told(&f, MESSAGE_ENDED, 0, bounded)->end, MESSAGE_END_TOKEN);
+	settle(&f, 36 * S);
+	cr_assert_not_null(find(id));
+	settle(&f, 3 * S);
+	cr_assert_null(find(id));
+}
+
 /* ---- restarts -------------------------------------------------------------------------------- */
 
 static void restart(uint64_t down_ms)
@@ -381,7 +523,8 @@ Test(registration, a_restart_keeps_them_and_ends_who_stays_away)
 	cr_assert_not_null(told(&f, MESSAGE_HOLD, 0, back));
 	cr_assert_eq(told(&f, MESSAGE_HOLD, 0, back)->end, MESSAGE_END_NONE);
 	cr_assert_eq(told(&f, MESSAGE_HOLD, 0, back)->u.bound.cookie, cookie);
-	cr_assert_eq(f.messages[f.message_cnt - 1].type, MESSAGE_HELLO);
+	for (unsigned i = f.message_cnt; f.messages[--i].type != MESSAGE_HELLO;)
+		cr_assert_neq(f.messages[i].type, MESSAGE_HOLD, "told too late");
 	cr_assert_null(find(pending), "a pending one is forgotten");
 	settle(&f, 5 * S);
 	attach(600, back, "alice", cookie);
@@ -415,4 +558,86 @@ Test(registration, coming_back_needs_the_user_the_cookie_and_an_empty_place)
 	cr_assert_eq(told(&f, MESSAGE_REFUSE, 603, 0)->error, MESSAGE_ERROR_CONNECTION_UNKNOWN);
 	attach(604, id, "alice", cookie);
 	cr_assert_not_null(told(&f, MESSAGE_ATTACHED, 604, id));
+}
+
+Test(registration, a_try_to_come_back_that_is_given_up_ends_nothing)
+{
+	uint64_t id = subscribe(&f, "alice", 0, NULL), cookie = find(id)->cookie;
+
+	restart(0);
+	settle(&f, 8 * S);
+	attach(600, id, "alice", cookie);
+	tell(MESSAGE_DETACH, 601, id); /* of another one: late */
+	cr_assert(find(id)->attached);
+	tell(MESSAGE_DETACH, 600, id);
+	cr_assert_eq(endpoints(&f, "alice"), 1);
+	settle(&f, 9 * S); /* reattach again, though the restart was 17 s ago */
+	cr_assert_not_null(find(id));
+	attach(602, id, "alice", cookie);
+	cr_assert_not_null(told(&f, MESSAGE_ATTACHED, 602, id));
+	tell(MESSAGE_DETACH, 602, id);
+	settle(&f, 11 * S);
+	cr_assert_null(find(id));
+	cr_assert_eq(told(&f, MESSAGE_ENDED, 0, id)->end, MESSAGE_END_ABSENT);
+}
+
+Test(registration, nobody_is_absent_while_others_still_come_back)
+{
+	uint64_t ids[8], cookies[8];
+	char name[16];
+
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "u%u", i);
+		ids[i] = subscribe(&f, name, 0, NULL);
+		cookies[i] = find(ids[i])->cookie;
+	}
+	restart(0);
+	settle(&f, 8 * S);
+	for (unsigned i = 0; i < 6; i++) { /* one each 1.5 s: a slow host */
+		snprintf(name, sizeof(name), "u%u", i);
+		settle(&f, 1500);
+		attach(600 + i, ids[i], name, cookies[i]);
+		cr_assert_not_null(told(&f, MESSAGE_ATTACHED, 600 + i, ids[i]), "%u", i);
+	}
+	cr_assert_not_null(find(ids[7]));
+	for (unsigned i = 0; i < 4; i++) { /* who comes back again and again draws nothing out */
+		tell(MESSAGE_DETACH, 605 + i, ids[5]);
+		settle(&f, 1 * S);
+		attach(606 + i, ids[5], "u5", cookies[5]);
+	}
+	cr_assert_null(find(ids[6]));
+	cr_assert_null(find(ids[7]));
+	cr_assert_not_null(find(ids[5]));
+}
+
+Test(registration, the_port_of_one_that_had_ended_before_the_restart_is_held_first)
+{
+	uint64_t ref, id = subscribe(&f, "alice", 0, &ref);
+	struct message end = {.type = MESSAGE_END, .ref = ref, .id = id};
+
+	registrations_on_message(f.engine.registrations, &end, f.now); /* and killed at once */
+	restart(0);
+	cr_assert_not_null(told(&f, MESSAGE_HOLD, 0, id), "its port would rest no more");
+	cr_assert_neq(told(&f, MESSAGE_HOLD, 0, id)->end, MESSAGE_END_NONE);
+	settle(&f, 20);
+	cr_assert_gt(reusable_at(id, 0), -1);
+	cr_assert_eq(f.messages[0].type, MESSAGE_HOLD);
+}
+
+static void on_lost(void *arg, struct user *user, int status)
+{
+}
+
+Test(registration, a_revoked_users_record_is_held_as_ended)
+{
+	uint64_t id = subscribe(&f, "alice", 0, NULL);
+
+	cr_assert_eq(users_revoke(f.engine.users, find(id)->user, on_lost, NULL), 0);
+	store_flush(f.engine.store); /* and killed before the connections were ended */
+	restart(0);
+	cr_assert_neq(told(&f, MESSAGE_HOLD, 0, id)->end, MESSAGE_END_NONE);
+	cr_assert_null(find(id));
+	cr_assert_leq(endpoints(&f, "alice"), 0);
+	settle(&f, 20);
+	cr_assert_gt(reusable_at(id, 0), -1);
 }

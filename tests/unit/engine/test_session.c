@@ -177,3 +177,23 @@ Test(session, survives_a_restart_where_its_publisher_comes_back)
 	cr_assert_not_null(record(back));
 	cr_assert_null(record(away));
 }
+
+Test(session, a_try_to_come_back_that_is_given_up_ends_nothing)
+{
+	struct message detach = {.type = MESSAGE_SESSION_DETACH, .ref = 4};
+	uint64_t id = open_session(1);
+
+	fixture_stop(&f);
+	fixture_start(&f);
+	settle(&f, 8000);
+	request(MESSAGE_SESSION_ATTACH, 4, id, "orders", secret, "");
+	detach.id = id;
+	link_to_engine(f.engine.link, &detach);
+	settle(&f, 9000);
+	cr_assert_not_null(record(id));
+	request(MESSAGE_SESSION_ATTACH, 5, id, "orders", secret, "");
+	cr_assert_not_null(told(&f, MESSAGE_SESSION_ATTACHED, 5, id));
+	link_to_engine(f.engine.link, &detach); /* of the former claimant: late */
+	settle(&f, 20000);
+	cr_assert_not_null(record(id));
+}
