@@ -61,6 +61,7 @@ struct fan_config {
 	uint32_t max_groups;
 	uint32_t max_publishers;
 	uint32_t max_sessions; /* rounded up to a power of two */
+	uint32_t max_sessions_per_publisher;
 
 	/* times */
 	unsigned lease_s;

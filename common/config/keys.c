@@ -79,6 +79,8 @@ const struct config_key config_keys[] = {
 	       "(user, channel) pairs, at least max_users"),
 	NUMBER("limits", "max_publishers", max_publishers, 1, MILLION, 1024, "stored publishers"),
 	NUMBER("limits", "max_sessions", max_sessions, 1, 16384, 256, "open publisher sessions"),
+	NUMBER("limits", "max_sessions_per_publisher", max_sessions_per_publisher, 1, 16384, 32,
+	       "open sessions of one credential, one grant, or all of a user's one-user grants"),
 
 	NUMBER("times", "lease", lease_s, 1, 86400, 60, "seconds"),
 	NUMBER("times", "linger", linger_s, 0, 86400, 120, "seconds"),

@@ -127,7 +127,8 @@ static json_t *json_limits(const struct fan_config *config)
 			 (json_int_t)config->max_threads_per_connection, "max_groups",
 			 (json_int_t)config->max_groups, "max_publishers",
 			 (json_int_t)config->max_publishers, "max_sessions",
-			 (json_int_t)config->max_sessions);
+			 (json_int_t)config->max_sessions, "max_sessions_per_publisher",
+			 (json_int_t)config->max_sessions_per_publisher);
 }
 
 static void add_walls(const struct engine *engine, json_t *answer)

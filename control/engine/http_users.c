@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "control/engine/http.h"
 #include "control/engine/registrations.h"
+#include "control/engine/sessions.h"
 #include "control/engine/token.h"
 #include "control/registry/registry.h"
 
@@ -74,6 +75,7 @@ void http_grant_make(struct http_call *call)
 	if (user) {
 		strcpy(claims.user, user);
 		claims.user_len = strlen(user);
+		claims.generation = generation_of(call->engine, user);
 	}
 	randombytes_buf(&claims.number, sizeof(claims.number));
 	claims.number &= ~(UINT64_C(1) << 63);
@@ -91,13 +93,14 @@ static void on_revoked(void *arg, struct user *user, int status)
 {
 	struct http_call *call = arg;
 	struct engine *engine = call->engine;
-	unsigned ended;
+	unsigned ended, sessions;
 	int err;
 
 	if (status) {
 		http_refuse_store(call, status);
 		return;
 	}
+	sessions = sessions_end_user(engine->sessions, user->handle);
 	ended = registrations_end_user(engine->registrations, user, MESSAGE_END_REVOKED, call->uid,
 				       "the user was revoked");
 	/* lingering groups too, so that the next registration begins a new stream */
@@ -105,9 +108,12 @@ static void on_revoked(void *arg, struct user *user, int status)
 	if (err && err != -ENOENT)
 		fan_log(FAN_LOG_WARNING, "revoke", "the user's groups were not all taken out: %s",
 			registry_why(engine->registry));
-	http_reply(call, 200,
-		   json_pack("{s:o, s:I, s:i}", "user", http_json_user(user), "user_generation",
-			     (json_int_t)user->generation, "connections_ended", (int)ended));
+	/* whoever hears "revoked" may rely on it: the sockets' scopes are gone by then */
+	http_reply_confirmed(call, 200,
+			     json_pack("{s:o, s:I, s:i, s:i}", "user", http_json_user(user),
+				       "user_generation", (json_int_t)user->generation,
+				       "connections_ended", (int)ended, "sessions_ended",
+				       (int)sessions));
 }
 
 void http_revoke(struct http_call *call)

@@ -218,7 +218,7 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 {
 	char why[MESSAGE_REASON_MAX] = "";
 	struct credential credential;
-	uint8_t key[FAN_KEY_LEN], handle[FAN_HANDLE_LEN];
+	uint8_t key[FAN_KEY_LEN], handle[FAN_HANDLE_LEN] = {0};
 	struct session *session;
 	enum message_error error = check_credential(all, message, now, &credential, why);
 	int err;

@@ -27,7 +27,13 @@ static int claims_add(jwt_t *jwt, enum token_kind kind, const char *audience,
 	fan_id_format(number, claims->number);
 	if (jwt_add_grant(jwt, "jti", number))
 		return -ENOMEM;
-	return claims->user_len && jwt_add_grant(jwt, "one", claims->user) ? -EINVAL : 0;
+	if (!claims->user_len)
+		return 0;
+	return jwt_add_grant(jwt, "one", claims->user) ||
+			       (claims->generation &&
+				jwt_add_grant_int(jwt, "gen", claims->generation))
+		       ? -EINVAL
+		       : 0;
 }
 
 int token_make(char text[MESSAGE_TOKEN_MAX], enum token_kind kind, const char *audience,

@@ -201,3 +201,45 @@ def test_a_lost_database_brings_no_revoked_token_back(make_instance):
     instance.wait()
     assert not holds(instance, token) and not holds(instance, new)
     assert holds(instance, instance.token("alice"))
+
+
+def test_one_grant_leaves_sessions_for_others_and_ends_with_its_user(instance):
+    """uid nobody opens sessions with one grant for himself: he gets his share, and none after his revocation."""
+    def grant():
+        status, answer = instance.api("POST", "/v1/grants", {"user": "mallory", "ttl_seconds": 300})
+        assert status == 200
+        return answer["grant"]
+
+    mine = grant()
+    code = f"""
+held = []
+try:
+    while len(held) < 300:
+        client = peer.ClientSocket(SOCKET)
+        client.ask({{"op": "publish_open", "grant": {mine!r}}})
+        held.append(client)
+except peer.Refused as refused:
+    print(len(held), refused.error, flush=True)
+time.sleep(60)
+"""
+    before = instance.status()["sessions"]
+    with nobody(instance, code) as said:
+        assert said == "32 limit_user"
+        with_another = peer.ClientSocket(instance.client_socket)
+        try:
+            with_another.ask({"op": "publish_open", "grant": grant()})
+            raise AssertionError("another grant of the same user has a share of its own")
+        except peer.Refused as refused:
+            assert refused.error == "limit_user" and "max_sessions_per_publisher" in refused.message
+        instance.publisher()
+        late = grant()
+        status, answer = instance.api("POST", "/v1/revocations", {"user": "mallory"})
+        assert status == 200 and answer["sessions_ended"] == 32
+        assert instance.status()["sessions"] == before + 1
+        try:
+            with_another.ask({"op": "publish_open", "grant": late})
+            raise AssertionError("a grant outlived its user's revocation")
+        except peer.Refused as refused:
+            assert refused.error == "token_invalid"
+        with_another.ask({"op": "publish_open", "grant": grant()})
+        with_another.close()

@@ -136,6 +136,7 @@ Test(config, least_file)
 	cr_expect_str_eq(config.interface, "");
 	cr_expect_eq(config.huge_pages, true);
 	cr_expect_eq(config.max_sessions, 256);
+	cr_expect_eq(config.max_sessions_per_publisher, 32);
 }
 
 Test(config, what_is_required)

@@ -7,6 +7,7 @@
 #include "control/engine/sessions.h"
 #include "control/engine/store.h"
 #include "control/engine/token.h"
+#include "control/engine/users.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 #include "tests/unit/engine/fixture.h"
@@ -88,8 +89,9 @@ Test(session, a_wrong_secret_buys_nothing)
 
 static void make_grant(char text[MESSAGE_TOKEN_MAX], const char *user, uint64_t ttl_s)
 {
-	struct token_claims claims = {
-		.expires_s = f.now.unix_s + ttl_s, .user_len = strlen(user), .number = 42};
+	struct token_claims claims = {.expires_s = f.now.unix_s + ttl_s,
+				      .user_len = strlen(user),
+				      .number = 42 + strlen(user)};
 
 	strcpy(claims.user, user);
 	cr_assert_eq(token_make(text, TOKEN_PUBLISH, TOKEN_AUDIENCE_PUBLISH, &claims, f.now.unix_s,
@@ -196,4 +198,89 @@ Test(session, a_try_to_come_back_that_is_given_up_ends_nothing)
 	link_to_engine(f.engine.link, &detach); /* of the former claimant: late */
 	settle(&f, 20000);
 	cr_assert_not_null(record(id));
+}
+
+/* Opens until it is refused for the limit, from refs of its own; returns how many it got. */
+static unsigned open_all(uint64_t ref, const char *grant)
+{
+	unsigned cnt = 0;
+
+	while (cnt < 20) {
+		request(MESSAGE_SESSION_OPEN, ref, 0, grant ? "" : "orders", grant ? "" : secret,
+			grant ? grant : "");
+		if (!told(&f, MESSAGE_SESSION_GRANT, ref, 0))
+			break;
+		cnt++;
+		ref++;
+	}
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, ref, 0)->error, MESSAGE_ERROR_LIMIT_USER);
+	return cnt;
+}
+
+Test(session, a_publisher_has_its_share_and_no_more)
+{
+	char one[MESSAGE_TOKEN_MAX], other[MESSAGE_TOKEN_MAX];
+
+	make_grant(one, "alice", 60);
+	make_grant(other, "", 60);
+	cr_assert_eq(open_all(100, NULL), f.config.max_sessions_per_publisher);
+	cr_assert_eq(open_all(200, one), f.config.max_sessions_per_publisher);
+	request(MESSAGE_SESSION_OPEN, 300, 0, "", "", other);
+	cr_assert_not_null(told(&f, MESSAGE_SESSION_GRANT, 300, 0), "of another grant");
+}
+
+static void make_numbered(char text[MESSAGE_TOKEN_MAX], uint64_t number)
+{
+	struct token_claims claims = {.expires_s = f.now.unix_s + 60,
+				      .user = "alice",
+				      .user_len = 5,
+				      .generation = 1,
+				      .number = number};
+
+	cr_assert_eq(token_make(text, TOKEN_PUBLISH, TOKEN_AUDIENCE_PUBLISH, &claims, f.now.unix_s,
+				f.engine.keys.token),
+		     0);
+}
+
+Test(session, one_user_grants_of_a_user_share_across_a_restart)
+{
+	char first[MESSAGE_TOKEN_MAX], second[MESSAGE_TOKEN_MAX];
+
+	make_numbered(first, 1);
+	make_numbered(second, 2);
+	cr_assert_eq(open_all(100, first), 3);
+	request(MESSAGE_SESSION_OPEN, 200, 0, "", "", second);
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, 200, 0)->error, MESSAGE_ERROR_LIMIT_USER);
+	fixture_stop(&f);
+	fixture_start(&f);
+	settle(&f, 0);
+	request(MESSAGE_SESSION_OPEN, 300, 0, "", "", second);
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, 300, 0)->error, MESSAGE_ERROR_LIMIT_USER);
+}
+
+static void on_revoked(void *arg, struct user *user, int status)
+{
+	cr_assert_eq(status, 0);
+	*(unsigned *)arg = sessions_end_user(f.engine.sessions, user->handle);
+}
+
+Test(session, a_revocation_ends_the_users_grants_and_their_sessions)
+{
+	uint64_t others = open_session(1), mine;
+	char grant[MESSAGE_TOKEN_MAX];
+	struct user *user;
+	unsigned ended = 0;
+
+	make_grant(grant, "alice", 60);
+	request(MESSAGE_SESSION_OPEN, 2, 0, "", "", grant);
+	mine = told(&f, MESSAGE_SESSION_GRANT, 2, 0)->id;
+	cr_assert_eq(users_get(f.engine.users, "alice", 5, &user), 0);
+	cr_assert_eq(users_revoke(f.engine.users, user, on_revoked, &ended), 0);
+	settle(&f, 0);
+	cr_assert_eq(ended, 1);
+	cr_assert_null(record(mine));
+	cr_assert_eq(told(&f, MESSAGE_SESSION_ENDED, 2, mine)->end, MESSAGE_END_REVOKED);
+	cr_assert_not_null(record(others));
+	request(MESSAGE_SESSION_OPEN, 3, 0, "", "", grant);
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, 3, 0)->error, MESSAGE_ERROR_TOKEN_INVALID);
 }
