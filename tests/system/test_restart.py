@@ -157,8 +157,18 @@ def back(instance, user):
     return sum(one["reason"] == "active" for one in instance.get(f"/v1/explain?user={user}")["would_receive"])
 
 
-@pytest.mark.parametrize("kills", [1, 3])
-def test_a_crowd_comes_back_after_kill_9(make_instance, make_crowd, kills):
+def slow_start(instance):
+    """fanwired starts, and then answers nobody for longer than an impatient client would wait."""
+    instance.start("fanwired")
+    assert wait_for(lambda: instance.client_socket.exists(), every=0.005)
+    time.sleep(0.3)  # some of the crowd are in its queues
+    instance.kill("fanwired", signal.SIGSTOP)
+    time.sleep(4)
+    instance.kill("fanwired", signal.SIGCONT)
+
+
+@pytest.mark.parametrize("kills,slow", [(1, False), (3, False), (1, True)], ids=["once", "thrice", "slow"])
+def test_a_crowd_comes_back_after_kill_9(make_instance, make_crowd, kills, slow):
     """Thousands come back in one instant; none is lost, and each goes on as the connection that it was."""
     users, each, sessions = 10, 300, 20
     instance = pool(make_instance(ports=400, config=pool_config(10)), 10)
@@ -169,7 +179,7 @@ def test_a_crowd_comes_back_after_kill_9(make_instance, make_crowd, kills):
     assert len(before) == users * each
     for number in range(kills):
         instance.kill("fanwired")
-        instance.start("fanwired")
+        slow_start(instance) if slow else instance.start("fanwired")
         if number < kills - 1:
             time.sleep(0.8)  # the next kill finds them on their way back
     instance.wait()
