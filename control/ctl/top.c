@@ -56,10 +56,23 @@ static int run_lines(const struct top *top)
 #define PAD_LINES   1200
 #define PAD_COLUMNS 512
 
+/* Names give way first: a narrow terminal still shows the figures. */
+static int name_width(void)
+{
+	int room = COLS - 16;
+
+	return room > 28 ? 28 : room < 8 ? 8 : room;
+}
+
+static void draw_rate(WINDOW *pad, const char *name, const json_t *rate)
+{
+	wprintw(pad, "%-*.*s %14.1f\n", name_width(), name_width(), name, json_number_value(rate));
+}
+
 static void draw_heading(WINDOW *pad, const char *heading)
 {
 	wattron(pad, A_BOLD);
-	wprintw(pad, "\n%-28s %14s\n", heading, "PER SECOND");
+	wprintw(pad, "\n%-*s %14s\n", name_width(), heading, "PER SECOND");
 	wattroff(pad, A_BOLD);
 }
 
@@ -71,7 +84,7 @@ static void draw_rates(WINDOW *pad, const json_t *rates, bool drops)
 
 	json_object_foreach ((json_t *)rates, name, rate) {
 		if ((strncmp(name, "drop_", 5) == 0) == drops && json_number_value(rate) > 0)
-			wprintw(pad, "%-28s %14.1f\n", name, json_number_value(rate));
+			draw_rate(pad, name, rate);
 	}
 }
 
@@ -87,7 +100,7 @@ static void draw_kernel(WINDOW *pad, const json_t *rates, const char *where)
 		if (strcmp(name, "accepted") == 0 || json_number_value(rate) <= 0)
 			continue;
 		snprintf(whole, sizeof(whole), "%s %s", where, name);
-		wprintw(pad, "%-28s %14.1f\n", whole, json_number_value(rate));
+		draw_rate(pad, whole, rate);
 	}
 }
 
