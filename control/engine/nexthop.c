@@ -14,6 +14,7 @@
 
 #include "common/config/config.h"
 #include "common/log.h"
+#include "control/engine/retry.h"
 #include "control/registry/registry.h"
 
 #define REFRESH_S  30 /* asks the kernel anew: whatever was missed comes right */
@@ -24,6 +25,7 @@ struct nexthops {
 	const struct fan_config *config;
 	struct mnl_socket *query, *watch;
 	struct event *on_watch, *on_refresh;
+	struct retries *retries;
 	uint32_t sequence;
 	bool managed_refused; /* the kernel knows no NTF_EXT_MANAGED */
 };
@@ -188,6 +190,29 @@ static int neighbour_trigger(struct nexthops *n, const struct fan_nexthop *hop, 
 	return ask(n, request, on_ack, NULL);
 }
 
+/* An event of the kernel's, not an answer to us. */
+static void neighbour_changed(struct nexthops *n, const struct ndmsg *ndm,
+			      const uint8_t address[16], bool removed)
+{
+	const struct fan_table *table = registry_table(n->registry);
+	uint8_t family = ndm->ndm_family == AF_INET ? 4 : 6;
+	enum retry_news news = RETRY_FOUND;
+
+	if (removed)
+		news = RETRY_REMOVED;
+	else if (ndm->ndm_state & NUD_FAILED)
+		news = RETRY_SILENT;
+	else if (!(ndm->ndm_state & NUD_USABLE))
+		return; /* it is being asked for */
+	for (uint32_t i = 0; i < table->nexthop_cnt; i++) {
+		const struct fan_nexthop *hop = &table->nexthops[i];
+
+		if (hop->family == family && hop->ifindex == (uint32_t)ndm->ndm_ifindex &&
+		    memcmp(hop->address, address, 16) == 0)
+			retries_plan(n->retries, i, news);
+	}
+}
+
 static void neighbour_take(struct nexthops *n, const struct ndmsg *ndm, const uint8_t address[16],
 			   const uint8_t *mac)
 {
@@ -203,13 +228,13 @@ static void neighbour_take(struct nexthops *n, const struct ndmsg *ndm, const ui
 	}
 }
 
-static int on_neighbour(const struct nlmsghdr *message, void *arg)
+static int read_neighbour(struct nexthops *n, const struct nlmsghdr *message, bool event)
 {
 	const struct ndmsg *ndm = mnl_nlmsg_get_payload(message);
 	const struct nlattr *attribute;
 	const uint8_t *mac = NULL;
 	uint8_t address[16];
-	bool found = false;
+	bool found = false, removed = message->nlmsg_type == RTM_DELNEIGH;
 
 	if (ndm->ndm_family != AF_INET && ndm->ndm_family != AF_INET6)
 		return MNL_CB_OK;
@@ -222,11 +247,18 @@ static int on_neighbour(const struct nlmsghdr *message, void *arg)
 			 mnl_attr_get_payload_len(attribute) == 6)
 			mac = mnl_attr_get_payload(attribute);
 	}
-	if (message->nlmsg_type == RTM_DELNEIGH || !(ndm->ndm_state & NUD_USABLE))
+	if (removed || !(ndm->ndm_state & NUD_USABLE))
 		mac = NULL;
 	if (found)
-		neighbour_take(arg, ndm, address, mac);
+		neighbour_take(n, ndm, address, mac);
+	if (found && event)
+		neighbour_changed(n, ndm, address, removed);
 	return MNL_CB_OK;
+}
+
+static int on_neighbour(const struct nlmsghdr *message, void *arg)
+{
+	return read_neighbour(arg, message, false);
 }
 
 struct known {
@@ -310,13 +342,23 @@ static void on_refresh(evutil_socket_t fd, short what, void *arg)
 	evtimer_add(n->on_refresh, &each);
 }
 
+/* The kernel's answer, or its giving up, plans the next. */
+static void on_due(void *arg, uint32_t idx)
+{
+	struct nexthops *n = arg;
+	const struct fan_nexthop *hop = &registry_table(n->registry)->nexthops[idx];
+
+	if (hop->family && !nexthops_resolved(n, idx))
+		neighbour_want(n, hop);
+}
+
 static int on_event_message(const struct nlmsghdr *message, void *arg)
 {
 	struct nexthops *n = arg;
 	struct timeval soon = {.tv_usec = 100000};
 
 	if (message->nlmsg_type == RTM_NEWNEIGH || message->nlmsg_type == RTM_DELNEIGH)
-		return on_neighbour(message, arg);
+		return read_neighbour(n, message, true);
 	/* a link or a route changed: look at all once it has calmed down */
 	evtimer_add(n->on_refresh, &soon);
 	return MNL_CB_OK;
@@ -365,7 +407,8 @@ static int watch_start(struct nexthops *n, struct event_base *base)
 	n->on_watch =
 		event_new(base, mnl_socket_get_fd(n->watch), EV_READ | EV_PERSIST, on_watch, n);
 	n->on_refresh = evtimer_new(base, on_refresh, n);
-	if (!n->on_watch || !n->on_refresh || event_add(n->on_watch, NULL) ||
+	n->retries = retries_create(base, registry_table(n->registry)->nexthop_cnt, on_due, n);
+	if (!n->on_watch || !n->on_refresh || !n->retries || event_add(n->on_watch, NULL) ||
 	    evtimer_add(n->on_refresh, &each))
 		return -ENOMEM;
 	return 0;
@@ -402,6 +445,7 @@ void nexthops_close(struct nexthops *n)
 		event_free(n->on_watch);
 	if (n->on_refresh)
 		event_free(n->on_refresh);
+	retries_destroy(n->retries);
 	if (n->watch)
 		mnl_socket_close(n->watch);
 	if (n->query)

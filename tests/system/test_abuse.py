@@ -243,3 +243,18 @@ time.sleep(60)
             assert refused.error == "token_invalid"
         with_another.ask({"op": "publish_open", "grant": grant()})
         with_another.close()
+
+
+def test_a_flushed_neighbour_costs_no_second(instance):
+    """Somebody takes the receivers' host out of the engine's neighbours: it is asked for at once."""
+    subscriber, publisher = instance.subscribe("alice"), instance.publisher()
+    publisher.publish("alice", "before")
+    for how in (["flush", "all"], ["del", instance.receiver4, "dev", instance.engine_if]):
+        for turn in range(3):
+            subprocess.run(["ip", "-n", instance.engine_netns, "neigh", *how], check=True)
+            start = time.monotonic()
+            publisher.publish("alice", f"{how[0]} {turn}")
+            assert time.monotonic() - start < 1
+    before = len(subscriber.events)
+    publisher.publish("alice", "after")
+    assert wait_for(lambda: len(subscriber.events) > before, 2)

@@ -4,8 +4,13 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/engine/nexthop.h"
@@ -138,4 +143,77 @@ Test(nexthop, a_restart_takes_up_what_changed_meanwhile)
 	run("ip neigh replace 198.18.0.2 lladdr 02:00:00:00:00:07 dev hop0 nud permanent");
 	cr_assert_eq(nexthops_open(&hops, f.base, f.engine.registry, &f.config, why), 0);
 	cr_assert(nexthops_resolved(hops, idx));
+}
+
+/* The other end of the link as a host of its own, 198.18.0.2; kill() ends it. */
+static pid_t add_peer(void)
+{
+	int ready[2];
+	char command[256], go;
+	pid_t peer;
+
+	cr_assert_eq(pipe(ready), 0);
+	peer = fork();
+	if (peer == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (unshare(CLONE_NEWNET) || write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	cr_assert_eq(read(ready[0], &go, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	snprintf(command, sizeof(command),
+		 "ip link set hop1 netns %d && nsenter -t %d -n sh -c 'ip link set hop1 up && "
+		 "ip addr add 198.18.0.2/24 dev hop1'",
+		 peer, peer);
+	run(command);
+	return peer;
+}
+
+Test(nexthop, one_that_is_taken_out_is_asked_for_again_at_once)
+{
+	static const char *const losses[] = {"ip neigh del 198.18.0.2 dev hop0",
+					     "ip neigh flush dev hop0"};
+	pid_t peer = add_peer();
+	struct timespec before, after;
+	uint32_t idx;
+
+	cr_assert_eq(get("198.18.0.2", &idx), 0);
+	cr_assert(becomes(idx, true));
+	for (unsigned i = 0; i < 6; i++) {
+		run(losses[i % 2]);
+		cr_assert(becomes(idx, false));
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		cr_assert(becomes(idx, true), "not asked for again");
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		cr_assert_lt((after.tv_sec - before.tv_sec) * 1000 +
+				     (after.tv_nsec - before.tv_nsec) / 1000000,
+			     500);
+	}
+	kill(peer, SIGKILL);
+	waitpid(peer, NULL, 0);
+}
+
+Test(nexthop, one_that_does_not_answer_is_found_when_it_does, .timeout = 30)
+{
+	char command[128];
+	pid_t peer = add_peer();
+	bool found = false;
+	uint32_t idx;
+
+	snprintf(command, sizeof(command), "nsenter -t %d -n ip link set hop1 arp off", peer);
+	run(command);
+	cr_assert_eq(get("198.18.0.2", &idx), 0);
+	for (unsigned i = 0; i < 2; i++) /* the kernel gives up after three seconds */
+		found |= becomes(idx, true);
+	cr_assert_not(found);
+	snprintf(command, sizeof(command), "nsenter -t %d -n ip link set hop1 arp on", peer);
+	run(command);
+	for (unsigned i = 0; i < 5 && !found; i++)
+		found = becomes(idx, true);
+	cr_assert(found);
+	kill(peer, SIGKILL);
+	waitpid(peer, NULL, 0);
 }
