@@ -40,7 +40,7 @@ struct moment moment_now(void)
 	clock_gettime(CLOCK_REALTIME, &real);
 	return (struct moment){.mono_ns = (uint64_t)mono.tv_sec * ENGINE_NS_PER_S +
 					  (uint64_t)mono.tv_nsec,
-			       .unix_s = (uint64_t)real.tv_sec};
+			       .unix_s = real.tv_sec > 0 ? (uint64_t)real.tv_sec : 0};
 }
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -175,7 +175,7 @@ static int start_store(struct engine *engine, char why[4096])
 	if (!err && owner.fresh)
 		err = keys_save(&engine->keys, keys, why);
 	if (!err)
-		err = audit_open(engine->store, &engine->audit);
+		err = audit_open(engine->store, &engine->audit, why);
 	if (!err)
 		err = users_open(&engine->users, engine->store, config->max_users, why);
 	if (!err)

@@ -258,3 +258,35 @@ def test_a_flushed_neighbour_costs_no_second(instance):
     before = len(subscriber.events)
     publisher.publish("alice", "after")
     assert wait_for(lambda: len(subscriber.events) > before, 2)
+
+
+def test_the_audit_is_not_washed_out_by_refused_requests(instance):
+    """uid nobody asks for another's connection as fast as he can: counted, in a few records."""
+    owner = instance.subscribe("alice")
+    code = f"""
+import json
+request = json.dumps({{"op": "subscribe", "token": {instance.token("mallory")!r}, "connection": {owner.id!r}}}).encode()
+asked, end = 0, time.monotonic() + 3
+while time.monotonic() < end:
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.connect(SOCKET)
+    try:
+        while time.monotonic() < end:
+            s.send(request)
+            if not s.recv(4096):
+                break
+            asked += 1
+    except OSError:
+        pass
+print(asked, flush=True)
+time.sleep(60)
+"""
+    rows = len(instance.get("/v1/audit?limit=1000&event=connection_foreign")["records"])
+    with nobody(instance, code) as said:
+        asked = int(said)
+        assert asked > 20
+        records = instance.get("/v1/audit?limit=1000&event=connection_foreign")["records"][rows:]
+        assert 1 <= len(records) <= 4
+        assert sum(record["count"] or 1 for record in records) >= asked
+        assert {record["user"] for record in records} == {"mallory"} and records[0]["connection"] == owner.id
+    assert not owner.ended

@@ -130,7 +130,7 @@ void fixture_start(struct fixture *f)
 		cr_assert_eq(keys_save(&e->keys, path, why), 0, "%s", why);
 	snprintf(path, sizeof(path), "%s/fanwire.db", f->dir);
 	cr_assert_eq(store_open(&e->store, f->base, path, &owner, why), 0, "%s", why);
-	cr_assert_eq(audit_open(e->store, &e->audit), 0);
+	cr_assert_eq(audit_open(e->store, &e->audit, why), 0, "%s", why);
 	cr_assert_eq(users_open(&e->users, e->store, f->config.max_users, why), 0, "%s", why);
 	cr_assert_eq(publishers_open(&e->publishers, e->store, f->config.max_publishers, why), 0);
 	cr_assert_eq(registry_open(&e->registry, &f->config, why), 0, "%s", why);
