@@ -32,11 +32,10 @@ static const char schema_sql[] =
 	"PRAGMA user_version = 2;"
 	"COMMIT;";
 
-/* The first schema did not say whose it was. */
-static const char upgrade_sql[] = "BEGIN IMMEDIATE;"
-				  "CREATE TABLE owner (id BLOB NOT NULL);"
-				  "PRAGMA user_version = 2;"
-				  "COMMIT;";
+/* The first schema did not say whose it was. With its owner in one transaction: half way, it would
+ * be taken for another's. */
+static const char upgrade_sql[] = "CREATE TABLE owner (id BLOB NOT NULL);"
+				  "PRAGMA user_version = 2;";
 
 struct waiter {
 	STAILQ_ENTRY(waiter) entry;
@@ -282,16 +281,17 @@ static int run_sql(sqlite3 *db, const char *sql, const char *path, char why[1024
 	return -EIO;
 }
 
-static int write_owner(struct store *store, const struct store_owner *owner, const char *path,
-		       char why[1024])
+/* And whatever comes before it, at once with it. */
+static int write_owner(struct store *store, const char *before, const struct store_owner *owner,
+		       const char *path, char why[1024])
 {
-	char sql[160], id[2 * STORE_ID_LEN + 1];
+	char sql[384], id[2 * STORE_ID_LEN + 1];
 	int err;
 
 	fan_hex(id, owner->id, STORE_ID_LEN);
 	snprintf(sql, sizeof(sql),
-		 "BEGIN IMMEDIATE; DELETE FROM owner; INSERT INTO owner VALUES (x'%s'); COMMIT;",
-		 id);
+		 "BEGIN IMMEDIATE; %s DELETE FROM owner; INSERT INTO owner VALUES (x'%s'); COMMIT;",
+		 before, id);
 	err = run_sql(store->db, sql, path, why);
 	if (!err)
 		checkpoint(store);
@@ -308,7 +308,7 @@ static int check_owner(struct store *store, const struct store_owner *owner, con
 	if (strcmp(found, id) == 0)
 		return 0;
 	if (owner->fresh) /* of keys that are gone: no token of theirs holds any more */
-		return write_owner(store, owner, path, why);
+		return write_owner(store, "", owner, path, why);
 	return refuse_lost(path, "belongs to other keys than those beside it", why);
 }
 
@@ -329,12 +329,10 @@ static int check_schema(struct store *store, const struct store_owner *owner, co
 			return refuse_lost(path, "is empty, though the keys beside it are there",
 					   why);
 		err = run_sql(db, schema_sql, path, why);
-		return err ? err : write_owner(store, owner, path, why);
+		return err ? err : write_owner(store, "", owner, path, why);
 	}
-	if (atoi(version) == 1) {
-		err = run_sql(db, upgrade_sql, path, why);
-		return err ? err : write_owner(store, owner, path, why);
-	}
+	if (atoi(version) == 1)
+		return write_owner(store, upgrade_sql, owner, path, why);
 	snprintf(why, 1024,
 		 "the database %s has schema %s, this fanwired reads schema %d: run the version "
 		 "that wrote it, or put back a copy of an older one",

@@ -327,6 +327,50 @@ Test(store, the_first_schema_is_taken_over)
 	cr_assert_eq(count_rows(), 200);
 }
 
+/* Commits in the -wal file: a frame that ends one tells the size of the database. */
+static unsigned commits_in_wal(void)
+{
+	unsigned char page[4], frame[24];
+	unsigned cnt = 0;
+	char wal[160];
+	off_t at = 32, size;
+	int fd;
+
+	snprintf(wal, sizeof(wal), "%s-wal", path);
+	fd = open(wal, O_RDONLY);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(pread(fd, page, sizeof(page), 8), (ssize_t)sizeof(page));
+	size = page[0] << 24 | page[1] << 16 | page[2] << 8 | page[3];
+	for (; pread(fd, frame, sizeof(frame), at) == (ssize_t)sizeof(frame);
+	     at += (off_t)sizeof(frame) + size)
+		cnt += (frame[4] | frame[5] | frame[6] | frame[7]) != 0;
+	close(fd);
+	return cnt;
+}
+
+/* Killed between two, it would be a database of nobody's, and refused. */
+Test(store, the_first_schema_is_taken_over_at_once)
+{
+	struct store_owner later = {.id = {1}};
+	struct store *store;
+	sqlite3 *reader;
+
+	make_database();
+	sqlite3_open(path, &reader);
+	cr_assert_eq(
+		sqlite3_exec(reader, "DROP TABLE owner; PRAGMA user_version = 1", NULL, NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(reader);
+	sqlite3_open(path, &reader); /* keeps what is written in the -wal file */
+	cr_assert_eq(
+		sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM publishers", NULL, NULL, NULL),
+		SQLITE_OK);
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+	cr_assert_eq(commits_in_wal(), 1);
+	store_close(store);
+	sqlite3_close(reader);
+}
+
 static void write_settled_and_die(int said)
 {
 	struct event_base *base = event_base_new();
