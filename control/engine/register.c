@@ -169,6 +169,22 @@ static bool take_channels(struct registration *r, const struct message *message,
 	return true;
 }
 
+/* Before a socket is made: groups that the table could not take. One that replaces makes room. */
+static bool check_groups(struct registrations *all, const struct registration *r,
+			 const struct token_claims *claims, struct refusal *refusal)
+{
+	uint64_t channels[MESSAGE_THREADS_MAX + 1];
+	uint8_t handle[FAN_HANDLE_LEN];
+
+	fan_handle(handle, claims->user, claims->user_len);
+	for (unsigned i = 0; i < r->channel_cnt; i++)
+		channels[i] = r->channels[i].channel;
+	if (!registry_groups_check(all->engine->registry, handle, channels, r->channel_cnt))
+		return true;
+	return refuse(refusal, MESSAGE_ERROR_LIMIT_OVERALL, "%.200s",
+		      registry_why(all->engine->registry));
+}
+
 static uint64_t draw_id(const struct registrations *all)
 {
 	uint64_t id;
@@ -280,7 +296,9 @@ static bool admit(struct registrations *all, const struct message *message,
 	r->token_expiry_s = claims->expires_s;
 	r->end_ns = now.mono_ns + all->engine->config->challenge_timeout_s * ENGINE_NS_PER_S;
 	r->due_ns = r->end_ns;
-	if (!take_channels(r, message, refusal) || !take_user(all, claims, &r->user, refusal)) {
+	if (!take_channels(r, message, refusal) ||
+	    (!replaced && !check_groups(all, r, claims, refusal)) ||
+	    !take_user(all, claims, &r->user, refusal)) {
 		registration_discard(r);
 		return false;
 	}

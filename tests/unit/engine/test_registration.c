@@ -434,11 +434,10 @@ Test(registration, a_full_table_is_waited_for_while_something_rests)
 		snprintf(name, sizeof(name), "u%u", i);
 		ids[i] = subscribe(&f, name, 0, &refs[i]);
 	}
-	ref = ask(&f, "too many", 0); /* nothing rests that could make room */
-	id = bind_grant(&f, ref);
-	settle(&f, 20);
-	echo(&f, id);
-	cr_assert_eq(told(&f, MESSAGE_ENDED, ref, id)->end, MESSAGE_END_ENGINE);
+	ref = ask(&f, "too many", 0); /* nothing rests that could make room: no socket is made */
+	cr_assert_null(told(&f, MESSAGE_GRANT, ref, 0));
+	cr_assert_eq(told(&f, MESSAGE_REFUSE, ref, 0)->error, MESSAGE_ERROR_LIMIT_OVERALL);
+	cr_assert_not_null(strstr(told(&f, MESSAGE_REFUSE, ref, 0)->reason, "max_groups"));
 	f.stalled = true;
 	id = ids[3];
 	ref = refs[3];
