@@ -21,7 +21,7 @@
 
 #define SUBJECT		 "client.sock"
 #define HALF_OPEN_S	 10 /* a client that has been granted nothing by then is cut off */
-#define BAD_REQUESTS_MAX 16 /* malformed ones; then it is cut off */
+#define BAD_REQUESTS_MAX 16 /* malformed, or for what is others'; then it is cut off */
 #define PACKETS_A_TURN	 4  /* of one client, before others are read */
 #define ACCEPTS_A_TURN	 64
 #define PAUSE_S		 1 /* of the listener, without descriptors */
@@ -104,11 +104,16 @@ static void doom(struct entry *entry)
 	event_active(entry->event, EV_READ, 0);
 }
 
+static void count_bad(struct entry *entry)
+{
+	if (++entry->bad_requests >= BAD_REQUESTS_MAX)
+		doom(entry);
+}
+
 static void on_bad_packet(struct entry *entry, const char *why)
 {
 	client_refuse(&entry->client, 0, MESSAGE_ERROR_BAD_REQUEST, why);
-	if (++entry->bad_requests >= BAD_REQUESTS_MAX)
-		doom(entry);
+	count_bad(entry);
 }
 
 static void on_packet(struct entry *entry, const struct packet *packet)
@@ -453,6 +458,8 @@ void client_refuse(struct client *client, enum request_op op, enum message_error
 	if (packet && op)
 		json_object_set_new(packet, "op", json_string(client_request_op_name(op)));
 	client_send(client, packet, -1);
+	if (error == MESSAGE_ERROR_CONNECTION_FOREIGN)
+		count_bad((struct entry *)client);
 }
 
 void client_complete(struct client *client)

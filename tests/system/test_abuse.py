@@ -290,3 +290,13 @@ time.sleep(60)
         assert sum(record["count"] or 1 for record in records) >= asked
         assert {record["user"] for record in records} == {"mallory"} and records[0]["connection"] == owner.id
     assert not owner.ended
+    client, tries = peer.ClientSocket(instance.client_socket), 0
+    try:
+        while tries < 100:
+            with contextlib.suppress(peer.Refused):
+                client.ask({"op": "subscribe", "token": instance.token("mallory"), "connection": owner.id})
+            tries += 1
+    except OSError:
+        pass
+    client.close()
+    assert tries == 16, "who asks for others' connections is not cut off"
