@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -140,6 +141,7 @@ static int killed_with_scoped_socket(uint64_t *cookie)
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
 		host_open(&host);
 		bob = host_scoped(&host, 4, PORT, "bob");
 		iov.iov_base = &bob.cookie;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -229,6 +230,7 @@ static pid_t start_writer(bool create)
 	cr_assert_eq(pipe(pipe_fd), 0);
 	pid = fork();
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
 		struct fan_region region;
 		int rc = create ? fan_region_create(&region, path, MAGIC, HEADER_LEN, SIZE, NULL)
 				: fan_region_open_writer(&region, path, MAGIC, HEADER_LEN, NULL);
