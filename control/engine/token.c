@@ -65,28 +65,46 @@ out:
 	return err;
 }
 
+/* Part of a token, from `text` to `end`: an object without a key that stands there twice. */
+static json_t *part_parse(const char *text, const char *end)
+{
+	uint8_t json[MESSAGE_TOKEN_MAX];
+	json_t *part;
+	size_t len;
+
+	if (sodium_base642bin(json, sizeof(json), text, (size_t)(end - text), NULL, &len, NULL,
+			      sodium_base64_VARIANT_URLSAFE_NO_PADDING))
+		return NULL;
+	part = json_loadb((const char *)json, len, JSON_REJECT_DUPLICATES, NULL);
+	if (!json_is_object(part)) {
+		json_decref(part);
+		return NULL;
+	}
+	return part;
+}
+
 /*
  * The claims, read by ourselves: libjwt 1.10 reads an array `aud` as none at all and takes the last
  * of two equal keys. The signature over these bytes has been verified before.
  */
 static json_t *payload_parse(const char *text)
 {
-	uint8_t json[MESSAGE_TOKEN_MAX];
 	const char *first = strchr(text, '.');
 	const char *second = first ? strchr(first + 1, '.') : NULL;
-	json_t *payload;
-	size_t len;
 
-	if (!second ||
-	    sodium_base642bin(json, sizeof(json), first + 1, (size_t)(second - first - 1), NULL,
-			      &len, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING))
-		return NULL;
-	payload = json_loadb((const char *)json, len, JSON_REJECT_DUPLICATES, NULL);
-	if (!json_is_object(payload)) {
-		json_decref(payload);
-		return NULL;
-	}
-	return payload;
+	return second ? part_parse(first + 1, second) : NULL;
+}
+
+/* The header says HS256, once and so written: libjwt takes "hs256" and the last of two as well. */
+static bool header_ok(const char *text)
+{
+	const char *end = strchr(text, '.');
+	json_t *header = end ? part_parse(text, end) : NULL;
+	const char *alg = json_string_value(json_object_get(header, "alg"));
+	bool ok = alg && strcmp(alg, "HS256") == 0;
+
+	json_decref(header);
+	return ok;
 }
 
 /* True where libjwt accepts the signature and the header says HS256 and nothing else. */
@@ -95,7 +113,7 @@ static bool signature_ok(const char *text, const uint8_t key[FAN_KEY_LEN])
 	jwt_t *jwt = NULL;
 	bool ok;
 
-	if (jwt_decode(&jwt, text, key, FAN_KEY_LEN))
+	if (!header_ok(text) || jwt_decode(&jwt, text, key, FAN_KEY_LEN))
 		return false;
 	ok = jwt_get_alg(jwt) == JWT_ALG_HS256;
 	jwt_free(jwt);

@@ -238,3 +238,22 @@ Test(token, grants_and_tokens_do_not_stand_in_for_each_other)
 		MESSAGE_ERROR_NONE);
 	cr_assert_str_eq(claims.user, "alice");
 }
+
+Test(token, a_header_that_says_it_otherwise_is_refused)
+{
+	static const char *const headers[] = {"{\"alg\":\"hs256\",\"typ\":\"JWT\"}",
+					      "{\"alg\":\"none\",\"alg\":\"HS256\"}",
+					      "{\"alg\":\"HS256\",\"alg\":\"HS256\"}",
+					      "{\"alg\":[\"HS256\"]}",
+					      "{\"typ\":\"JWT\"}",
+					      "[]"};
+	struct token_claims claims;
+	char text[8192];
+
+	forge(text, HEADER, "{\"sub\":\"alice\"," REST "}", key);
+	cr_assert_eq(verify(text, &claims), MESSAGE_ERROR_NONE);
+	for (unsigned i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
+		forge(text, headers[i], "{\"sub\":\"alice\"," REST "}", key);
+		cr_expect_eq(verify(text, &claims), MESSAGE_ERROR_TOKEN_INVALID, "%s", headers[i]);
+	}
+}
