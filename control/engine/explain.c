@@ -108,15 +108,11 @@ static void judge_ending(struct question *q)
 
 static const struct fan_group_state *group_state(const struct question *q)
 {
-	const struct fan_table *table = registry_table(q->call->engine->registry);
-	const struct fan_state *state = registry_state(q->call->engine->registry);
-	const struct fan_group_state *record;
+	const struct registry *registry = q->call->engine->registry;
+	const struct fan_group_state *record =
+		registry_group_state(registry, fan_group_idx(registry_table(registry), q->group));
 
-	if (!state)
-		return NULL;
-	record = (const struct fan_group_state *)((const char *)state + state->groups_off) +
-		 fan_group_idx(table, q->group);
-	return record->incarnation == q->group->incarnation ? record : NULL;
+	return record && record->incarnation == q->group->incarnation ? record : NULL;
 }
 
 static bool group_is_empty(const struct question *q)

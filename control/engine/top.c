@@ -51,15 +51,18 @@ void top_destroy(struct top *top)
 	free(top);
 }
 
-static const struct fan_group_state *groups_of(const struct fan_state *state)
+/* Groups that the dataplane keeps a state of. */
+static uint32_t group_cnt(const struct engine *engine)
 {
-	return (const struct fan_group_state *)((const char *)state + state->groups_off);
+	uint32_t cnt = registry_table(engine->registry)->group_cnt;
+
+	return registry_group_state(engine->registry, cnt - 1) ? cnt : 0;
 }
 
 static bool take(struct reading *reading, const struct engine *engine, uint64_t now_ns)
 {
 	const struct fan_state *state = registry_state(engine->registry);
-	uint32_t cnt = state ? state->group_cnt : 0;
+	uint32_t cnt = group_cnt(engine);
 
 	if (cnt && cnt != reading->group_cnt) {
 		struct group_reading *groups = realloc(reading->groups, cnt * sizeof(*groups));
@@ -76,7 +79,7 @@ static bool take(struct reading *reading, const struct engine *engine, uint64_t 
 	memcpy(reading->verdicts, engine->agent_status.verdicts, sizeof(reading->verdicts));
 	memcpy(reading->guards, engine->agent_status.guards, sizeof(reading->guards));
 	for (uint32_t i = 0; i < cnt; i++) {
-		const struct fan_group_state *group = &groups_of(state)[i];
+		const struct fan_group_state *group = registry_group_state(engine->registry, i);
 
 		reading->groups[i] = (struct group_reading){
 			__atomic_load_n(&group->incarnation, __ATOMIC_RELAXED),
@@ -140,11 +143,11 @@ static size_t collect(const struct engine *engine, const struct reading *base,
 	size_t cnt = 0;
 
 	*out = NULL;
-	if (!state || base->state_epoch != state->header.creation_epoch)
+	if (!state || base->state_epoch != state->header.creation_epoch || !group_cnt(engine))
 		return 0;
 	*out = users = calloc(base->group_cnt ? base->group_cnt : 1, sizeof(*users));
 	for (uint32_t i = 0; users && i < base->group_cnt && i < table->group_cnt; i++) {
-		const struct fan_group_state *group = &groups_of(state)[i];
+		const struct fan_group_state *group = registry_group_state(engine->registry, i);
 		const struct group_reading *old = &base->groups[i];
 		bool same = old->incarnation == group->incarnation;
 		uint64_t events = group->sequence - (same ? old->sequence : 0);

@@ -80,12 +80,7 @@ const char *engine_wall_failed(const struct engine *engine)
 
 const struct fan_worker_state *engine_worker(const struct engine *engine, unsigned idx)
 {
-	const struct fan_state *state = registry_state(engine->registry);
-	uint32_t cnt = state ? __atomic_load_n(&state->worker_cnt, __ATOMIC_RELAXED) : 0;
-
-	if (idx >= cnt || idx >= FAN_WORKERS_MAX)
-		return NULL;
-	return (const struct fan_worker_state *)((const char *)state + state->workers_off) + idx;
+	return registry_worker(engine->registry, idx);
 }
 
 uint64_t engine_counter(const struct engine *engine, unsigned counter)

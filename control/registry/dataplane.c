@@ -25,26 +25,59 @@ const struct fan_state *registry_state(const struct registry *r)
 	return r->state;
 }
 
-/* Its arrays lie inside it and it was made for this registry. */
-static bool state_fits(const struct registry *r, const struct fan_region *region)
+const struct fan_worker_state *registry_worker(const struct registry *r, uint32_t idx)
 {
-	const struct fan_state *state = region->base;
-	uint64_t workers_len = FAN_WORKERS_MAX * sizeof(struct fan_worker_state);
-
-	if (state->registry_epoch != r->root->header.creation_epoch)
-		return false; /* of another registry: not ours to wait for */
-	if (state->workers_off % FAN_CACHE_LINE || state->workers_off < sizeof(*state) ||
-	    workers_len > region->size || state->workers_off > region->size - workers_len) {
-		fan_log(FAN_LOG_ERROR, "registry",
-			"%s is corrupt: its workers lie outside; restart fanwire-dataplane",
-			r->state_path);
-		return false;
-	}
-	return true;
+	if (!r->state || idx >= FAN_WORKERS_MAX ||
+	    idx >= __atomic_load_n(&r->state->worker_cnt, __ATOMIC_RELAXED))
+		return NULL;
+	return &r->workers[idx];
 }
 
-static void attach(struct registry *r, struct fan_region *region)
+const struct fan_group_state *registry_group_state(const struct registry *r, uint32_t idx)
 {
+	return r->state && idx < r->group_state_cnt ? &r->group_states[idx] : NULL;
+}
+
+/* Where the arrays of a state region are. Read once: its writer may change its root. */
+struct arrays {
+	uint64_t workers_off, groups_off;
+	uint32_t group_cnt;
+};
+
+static bool lies_inside(const struct fan_region *region, uint64_t off, uint64_t len)
+{
+	return off % FAN_CACHE_LINE == 0 && off >= sizeof(struct fan_state) &&
+	       len <= region->size && off <= region->size - len;
+}
+
+/* Its arrays lie inside it and it was made for this registry. */
+static bool state_fits(struct registry *r, const struct fan_region *region, struct arrays *arrays)
+{
+	const volatile struct fan_state *state = region->base;
+	uint64_t epoch = state->header.creation_epoch;
+
+	*arrays = (struct arrays){state->workers_off, state->groups_off, state->group_cnt};
+	if (state->registry_epoch != r->root->header.creation_epoch)
+		return false; /* of another registry: not ours to wait for */
+	if (lies_inside(region, arrays->workers_off,
+			FAN_WORKERS_MAX * sizeof(struct fan_worker_state)) &&
+	    (!arrays->group_cnt ||
+	     lies_inside(region, arrays->groups_off,
+			 arrays->group_cnt * (uint64_t)sizeof(struct fan_group_state))))
+		return true;
+	if (r->state_refused != epoch)
+		fan_log(FAN_LOG_ERROR, "registry",
+			"%s is corrupt: its workers or groups lie outside; restart "
+			"fanwire-dataplane",
+			r->state_path);
+	r->state_refused = epoch;
+	return false;
+}
+
+static void attach(struct registry *r, struct fan_region *region, const struct arrays *arrays)
+{
+	const char *base = region->base;
+
 	if (r->state) {
 		/* The caller of registry_state() may use the old one until the next housekeeping.
 		 */
@@ -53,7 +86,9 @@ static void attach(struct registry *r, struct fan_region *region)
 	}
 	r->state_region = *region;
 	r->state = region->base;
-	r->workers = (const void *)((const char *)region->base + r->state->workers_off);
+	r->workers = (const void *)(base + arrays->workers_off);
+	r->group_states = (const void *)(base + arrays->groups_off);
+	r->group_state_cnt = arrays->group_cnt;
 	retire_resnap(r);
 }
 
@@ -64,6 +99,7 @@ static void attach(struct registry *r, struct fan_region *region)
 void dataplane_refresh(struct registry *r, bool now)
 {
 	struct fan_region region;
+	struct arrays arrays;
 
 	if (!now && r->now_ns - r->state_looked_ns < LOOK_EVERY_NS)
 		return;
@@ -76,11 +112,11 @@ void dataplane_refresh(struct registry *r, bool now)
 	if (fan_region_open_reader(&region, r->state_path, FAN_REGION_MAGIC_STATE,
 				   sizeof(struct fan_state), NULL) < 0)
 		return;
-	if (!state_fits(r, &region)) {
+	if (!state_fits(r, &region, &arrays)) {
 		fan_region_close(&region);
 		return;
 	}
-	attach(r, &region);
+	attach(r, &region, &arrays);
 }
 
 bool registry_request(struct registry *r, const struct fan_request *request)

@@ -160,7 +160,11 @@ struct registry {
 	struct fan_region state_region; /* base NULL: none */
 	struct fan_region stale_region; /* replaced since the last housekeeping */
 	const struct fan_state *state;
+	/* In it, as checked when it was opened: what its root says later is not asked. */
 	const struct fan_worker_state *workers;
+	const struct fan_group_state *group_states;
+	uint32_t group_state_cnt;
+	uint64_t state_refused; /* creation epoch of the last one that was told to be corrupt */
 	uint64_t state_looked_ns;
 	unsigned report_worker; /* to look at first, for fairness */
 

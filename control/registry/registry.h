@@ -43,6 +43,12 @@ const struct fan_registry *registry_root(const struct registry *registry);
 void registry_housekeeping(struct registry *registry, uint64_t now_ns);
 /* The dataplane's state region, NULL before there is one. Valid until the next housekeeping. */
 const struct fan_state *registry_state(const struct registry *registry);
+/*
+ * Its arrays, of which idx lies within what the region holds; NULL: beyond it, or no region. Its
+ * root is the dataplane's to write, so nothing but these leads into it.
+ */
+const struct fan_worker_state *registry_worker(const struct registry *registry, uint32_t idx);
+const struct fan_group_state *registry_group_state(const struct registry *registry, uint32_t idx);
 bool registry_dataplane_alive(const struct registry *registry);
 
 /* ---- connections ---- */

@@ -142,6 +142,33 @@ Test(reclaim, the_state_of_another_registry_is_not_ours)
 	((struct fan_state *)f.state.base)->workers_off = UINT64_MAX - 63;
 	keep(&f, SECOND_NS);
 	cr_assert_null(registry_state(f.r), "its workers lie outside");
+	((struct fan_state *)f.state.base)->workers_off = sizeof(struct fan_state);
+	((struct fan_state *)f.state.base)->group_cnt = UINT32_MAX;
+	keep(&f, SECOND_NS);
+	cr_assert_null(registry_state(f.r), "its groups lie outside");
+}
+
+/* Its root is the dataplane's to write: spoilt later, it leads nobody out of the region. */
+Test(reclaim, a_state_region_that_is_spoilt_later_leads_nowhere)
+{
+	const struct fan_worker_state *first;
+	struct fan_state *state;
+
+	dataplane_start(&f);
+	keep(&f, SECOND_NS);
+	first = registry_worker(f.r, 0);
+	cr_assert_not_null(first);
+	cr_assert_eq((const void *)(first + 1), (const void *)registry_worker(f.r, 1));
+	cr_assert_null(registry_worker(f.r, 2));
+	cr_assert_null(registry_group_state(f.r, 0), "the fixture's has none");
+	state = f.state.base;
+	state->workers_off = state->groups_off = UINT64_MAX - 63;
+	state->group_cnt = state->worker_cnt = UINT32_MAX;
+	keep(&f, SECOND_NS);
+	cr_assert_eq(registry_worker(f.r, 0), first);
+	cr_assert_null(registry_worker(f.r, FAN_WORKERS_MAX));
+	cr_assert_null(registry_group_state(f.r, 0));
+	state->workers_off = sizeof(*state);
 }
 
 /* A reader's view of a block stays whole while the group changes under it. */
