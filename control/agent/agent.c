@@ -11,6 +11,7 @@
 #include <event2/event.h>
 
 #include "common/log.h"
+#include "control/agent/pool.h"
 #include "control/agent/state.h"
 
 #define FOREIGN_A_SECOND 1024 /* aggregated drops taken out of the kernel each second, at most */
@@ -279,6 +280,11 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	agent_wall_failed(agent, why);
 }
 
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+	pool_look(arg);
+}
+
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	subscriber_sweep(arg);
@@ -290,11 +296,13 @@ static const struct client_socket_ops client_ops = {.on_request = on_request, .o
 
 static int add_events(struct agent *agent, struct event_base *base)
 {
-	const struct timeval second = {.tv_sec = 1};
+	const struct timeval second = {.tv_sec = 1}, tenth = {.tv_usec = 100000};
 
+	agent->look = event_new(base, -1, EV_PERSIST, on_look, agent);
 	agent->tick = event_new(base, -1, EV_PERSIST, on_tick, agent);
 	agent->sweep = evtimer_new(base, on_sweep, agent);
-	if (!agent->tick || !agent->sweep || event_add(agent->tick, &second))
+	if (!agent->tick || !agent->look || !agent->sweep || event_add(agent->tick, &second) ||
+	    event_add(agent->look, &tenth))
 		return -ENOMEM;
 	return 0;
 }
@@ -377,6 +385,8 @@ void agent_destroy(struct agent *agent)
 	client_socket_close(agent->clients);
 	if (agent->tick)
 		event_free(agent->tick);
+	if (agent->look)
+		event_free(agent->look);
 	if (agent->sweep)
 		event_free(agent->sweep);
 	holders_destroy(agent->connections);
@@ -420,6 +430,7 @@ void agent_status(struct agent *agent, struct agent_status *status)
 	ports_count(agent->ports, agent_now_ns(), &ports);
 	status->ports_used = ports.used;
 	status->ports_resting = ports.resting;
+	status->ports_held = ports.held;
 	status->ports_free = ports.free;
 }
 

@@ -33,6 +33,7 @@ struct agent_status {
 	uint32_t scopes;       /* entries in the kernel map */
 	uint32_t clients;      /* connections on client.sock */
 	uint32_t ports_used, ports_resting, ports_free;
+	uint32_t ports_held; /* ended, and their last users have them open still */
 };
 /* Checks the kernel afresh (links still attached? maps still there?) and fills *status. */
 void agent_status(struct agent *agent, struct agent_status *status);

@@ -12,17 +12,21 @@ enum slot_state {
 	SLOT_USED,
 	SLOT_RESTING, /* in the resting list, oldest first */
 	SLOT_OVERDUE, /* rested its time, waits for ports_reusable() alone; in no list */
+	SLOT_HELD,    /* in the held list, longest not looked at first: its last user has it open */
 };
 
 struct slot {
 	uint64_t owner;
 	uint64_t released_ns;
-	uint8_t handle[16];	       /* present or last user */
-	uint32_t prev, next;	       /* in the list of its state */
-	uint32_t id_prev, id_next;     /* waiting for ports_reusable(), by owner */
-	uint32_t user_prev, user_next; /* resting and reusable, by last user */
+	uint8_t handle[16];	   /* present or last user */
+	uint8_t before[16];	   /* used: the user who had it last, zero: nobody to blame */
+	uint32_t prev, next;	   /* in the list of its state */
+	uint32_t id_prev, id_next; /* waiting for ports_reusable(), by owner */
+	/* resting and reusable: by last user; used and held: by user; free: not looked at yet */
+	uint32_t user_prev, user_next;
 	uint8_t state;
 	bool reusable;
+	bool unseen; /* free, and whether its last user has it open was not looked at yet */
 };
 
 struct list {
@@ -38,12 +42,14 @@ struct ports {
 	struct fan_address address[FAN_ADDRESSES_MAX];
 	unsigned address_cnt;
 	struct list free[2]; /* IPv4, IPv6 */
-	struct list resting;
-	struct list *by_id, *by_user; /* hash buckets, bucket_mask + 1 of each */
+	struct list resting, held, unseen;
+	struct list *by_id, *by_user, *charged; /* hash buckets, bucket_mask + 1 of each */
 	uint32_t bucket_mask;
 	uint8_t seed[crypto_shorthash_KEYBYTES];
-	uint32_t used_cnt, free_cnt;
+	uint32_t used_cnt, free_cnt, held_cnt;
 };
+
+static const uint8_t nobody[16];
 
 /* One doubly linked list over slot indices; `off` says which pair of links it uses. */
 enum links { LINKS_STATE, LINKS_ID, LINKS_USER };
@@ -112,6 +118,11 @@ static struct list *user_bucket(struct ports *ports, const uint8_t handle[16])
 	return bucket(ports, ports->by_user, handle, 16);
 }
 
+static struct list *charged_bucket(struct ports *ports, const uint8_t handle[16])
+{
+	return bucket(ports, ports->charged, handle, 16);
+}
+
 static const struct fan_address *address_of(const struct ports *ports, uint32_t idx)
 {
 	return &ports->address[idx / ports->port_cnt];
@@ -127,6 +138,27 @@ static void add_free(struct ports *ports, uint32_t idx)
 	ports->slots[idx].state = SLOT_FREE;
 	list_add(ports, &ports->free[family_idx(ports, idx)], LINKS_STATE, idx);
 	ports->free_cnt++;
+}
+
+/* From a rest: its last user may have it open still. */
+static void add_unseen(struct ports *ports, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	add_free(ports, idx);
+	slot->unseen = memcmp(slot->handle, nobody, sizeof(nobody)) != 0;
+	if (slot->unseen)
+		list_add(ports, &ports->unseen, LINKS_USER, idx);
+}
+
+static void set_seen(struct ports *ports, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (!slot->unseen)
+		return;
+	list_del(ports, &ports->unseen, LINKS_USER, idx);
+	slot->unseen = false;
 }
 
 /* Interleaved over the addresses, so that the first connections spread over the pool. */
@@ -160,14 +192,16 @@ struct ports *ports_create(const struct fan_config *config, uint64_t quarantine_
 	ports->slots = calloc(ports->cnt, sizeof(*ports->slots));
 	ports->by_id = malloc(bucket_cnt * sizeof(*ports->by_id));
 	ports->by_user = malloc(bucket_cnt * sizeof(*ports->by_user));
-	if (!ports->slots || !ports->by_id || !ports->by_user) {
+	ports->charged = malloc(bucket_cnt * sizeof(*ports->charged));
+	if (!ports->slots || !ports->by_id || !ports->by_user || !ports->charged) {
 		ports_destroy(ports);
 		return NULL;
 	}
 	memset(ports->by_id, 0xff, bucket_cnt * sizeof(*ports->by_id)); /* PORT_NONE */
 	memset(ports->by_user, 0xff, bucket_cnt * sizeof(*ports->by_user));
+	memset(ports->charged, 0xff, bucket_cnt * sizeof(*ports->charged));
 	memset(ports->free, 0xff, sizeof(ports->free));
-	memset(&ports->resting, 0xff, sizeof(ports->resting));
+	ports->resting = ports->held = ports->unseen = (struct list){PORT_NONE, PORT_NONE};
 	fill(ports);
 	return ports;
 }
@@ -179,7 +213,17 @@ void ports_destroy(struct ports *ports)
 	free(ports->slots);
 	free(ports->by_id);
 	free(ports->by_user);
+	free(ports->charged);
 	free(ports);
+}
+
+static struct port port_of(const struct ports *ports, uint32_t idx)
+{
+	return (struct port){
+		.idx = idx,
+		.address = *address_of(ports, idx),
+		.port = (uint16_t)(ports->port_first + idx % ports->port_cnt),
+	};
 }
 
 static void set_used(struct ports *ports, uint32_t idx, const uint8_t handle[16], uint64_t owner,
@@ -189,13 +233,11 @@ static void set_used(struct ports *ports, uint32_t idx, const uint8_t handle[16]
 
 	slot->state = SLOT_USED;
 	slot->owner = owner;
+	memcpy(slot->before, slot->handle, sizeof(slot->before));
 	memcpy(slot->handle, handle, sizeof(slot->handle));
+	list_add(ports, charged_bucket(ports, handle), LINKS_USER, idx);
 	ports->used_cnt++;
-	*port = (struct port){
-		.idx = idx,
-		.address = *address_of(ports, idx),
-		.port = (uint16_t)(ports->port_first + idx % ports->port_cnt),
-	};
+	*port = port_of(ports, idx);
 }
 
 /* Moves on what has rested its time. Each slot is moved once a rest. */
@@ -211,7 +253,7 @@ static void expire(struct ports *ports, uint64_t now_ns)
 		list_del(ports, &ports->resting, LINKS_STATE, idx);
 		if (slot->reusable) {
 			list_del(ports, user_bucket(ports, slot->handle), LINKS_USER, idx);
-			add_free(ports, idx);
+			add_unseen(ports, idx);
 		} else {
 			slot->state = SLOT_OVERDUE;
 		}
@@ -238,6 +280,7 @@ static bool take_last(struct ports *ports, unsigned family, const uint8_t handle
 
 static void del_free(struct ports *ports, uint32_t idx)
 {
+	set_seen(ports, idx);
 	list_del(ports, &ports->free[family_idx(ports, idx)], LINKS_STATE, idx);
 	ports->free_cnt--;
 }
@@ -301,9 +344,15 @@ static void set_reusable(struct ports *ports, uint32_t idx)
 
 	slot->reusable = true;
 	if (slot->state == SLOT_OVERDUE)
-		add_free(ports, idx);
+		add_unseen(ports, idx);
 	else
 		list_add(ports, user_bucket(ports, slot->handle), LINKS_USER, idx);
+}
+
+static void del_used(struct ports *ports, uint32_t idx)
+{
+	list_del(ports, charged_bucket(ports, ports->slots[idx].handle), LINKS_USER, idx);
+	ports->used_cnt--;
 }
 
 void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64_t now_ns)
@@ -312,10 +361,10 @@ void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64
 
 	if (idx >= ports->cnt || slot->state != SLOT_USED)
 		return;
+	del_used(ports, idx);
 	slot->state = SLOT_RESTING;
 	slot->released_ns = now_ns;
 	slot->reusable = false;
-	ports->used_cnt--;
 	list_add(ports, &ports->resting, LINKS_STATE, idx);
 	if (wait_reusable) {
 		list_add(ports, id_bucket(ports, slot->owner), LINKS_ID, idx);
@@ -355,10 +404,76 @@ void ports_rest(struct ports *ports, uint32_t idx, const uint8_t handle[16], uin
 	set_reusable(ports, idx);
 }
 
+/* ---- held by who had it last ---- */
+
+unsigned ports_charged(struct ports *ports, const uint8_t handle[16])
+{
+	uint32_t idx = charged_bucket(ports, handle)->first;
+	unsigned cnt = 0;
+
+	for (; idx != PORT_NONE; idx = ports->slots[idx].user_next)
+		cnt += memcmp(ports->slots[idx].handle, handle, 16) == 0;
+	return cnt;
+}
+
+bool ports_suspect(struct ports *ports, bool held, uint64_t now_ns, struct port *port)
+{
+	uint32_t idx;
+
+	expire(ports, now_ns);
+	idx = held ? ports->held.first : ports->unseen.first;
+	if (idx == PORT_NONE)
+		return false;
+	*port = port_of(ports, idx);
+	return true;
+}
+
+const uint8_t *ports_busy(struct ports *ports, uint32_t idx)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (slot->state == SLOT_HELD) {
+		list_del(ports, &ports->held, LINKS_STATE, idx);
+		list_add(ports, &ports->held, LINKS_STATE, idx);
+		return slot->handle;
+	}
+	if (slot->state == SLOT_USED) {
+		del_used(ports, idx);
+		memcpy(slot->handle, slot->before, sizeof(slot->handle));
+	} else {
+		del_free(ports, idx);
+	}
+	slot->state = SLOT_HELD;
+	list_add(ports, &ports->held, LINKS_STATE, idx);
+	list_add(ports, charged_bucket(ports, slot->handle), LINKS_USER, idx);
+	ports->held_cnt++;
+	return slot->handle;
+}
+
+void ports_idle(struct ports *ports, uint32_t idx, uint64_t now_ns)
+{
+	struct slot *slot = &ports->slots[idx];
+
+	if (slot->state == SLOT_FREE) {
+		set_seen(ports, idx);
+		memset(slot->handle, 0, sizeof(slot->handle));
+	}
+	if (slot->state != SLOT_HELD)
+		return;
+	list_del(ports, &ports->held, LINKS_STATE, idx);
+	list_del(ports, charged_bucket(ports, slot->handle), LINKS_USER, idx);
+	ports->held_cnt--;
+	slot->state = SLOT_RESTING;
+	slot->released_ns = now_ns;
+	list_add(ports, &ports->resting, LINKS_STATE, idx);
+	set_reusable(ports, idx);
+}
+
 void ports_count(struct ports *ports, uint64_t now_ns, struct ports_counts *counts)
 {
 	expire(ports, now_ns);
 	counts->used = ports->used_cnt;
 	counts->free = ports->free_cnt;
-	counts->resting = ports->cnt - ports->used_cnt - ports->free_cnt;
+	counts->held = ports->held_cnt;
+	counts->resting = ports->cnt - ports->used_cnt - ports->free_cnt - ports->held_cnt;
 }

@@ -59,7 +59,22 @@ bool ports_reusable(struct ports *ports, uint64_t owner);
  */
 void ports_rest(struct ports *ports, uint32_t idx, const uint8_t handle[16], uint64_t released_ns);
 
+/*
+ * A user may keep the socket of an ended connection open for as long as he likes, and with it the
+ * pair: then nobody can bind it. Such a pair is held, and counts as one that he uses.
+ *
+ * ports_suspect: the next pair to find out about by binding it: one that has rested its time, or
+ * (held) the held one that was looked at longest ago. false: there is none. The answer is
+ * ports_busy(), also for one that was just taken, or ports_idle(), after which a held one rests
+ * again. ports_busy returns the handle of who holds it, zero: nobody is known to.
+ */
+bool ports_suspect(struct ports *ports, bool held, uint64_t now_ns, struct port *port);
+const uint8_t *ports_busy(struct ports *ports, uint32_t idx);
+void ports_idle(struct ports *ports, uint32_t idx, uint64_t now_ns);
+/* Pairs that this user uses or holds. */
+unsigned ports_charged(struct ports *ports, const uint8_t handle[16]);
+
 struct ports_counts {
-	uint32_t used, resting, free;
+	uint32_t used, resting, held, free;
 };
 void ports_count(struct ports *ports, uint64_t now_ns, struct ports_counts *counts);

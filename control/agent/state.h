@@ -26,6 +26,7 @@ struct agent {
 	struct client_socket *clients;
 	struct holders *connections, *sessions;
 	struct event *tick;	  /* each second */
+	struct event *look;	  /* each 100 ms, at ports */
 	struct event *sweep;	  /* once, reattach_s after HELLO */
 	struct scope_walls walls; /* as last looked at */
 	bool wall_failed;	  /* what the engine was last told */

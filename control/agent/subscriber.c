@@ -11,13 +11,8 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "control/agent/pool.h"
 #include "control/agent/state.h"
-
-/*
- * A former subscriber may keep an ended socket open, and with it its port, for as long as it likes:
- * such a port is passed over.
- */
-#define BIND_ATTEMPTS 64
 
 static void ask_engine(struct agent *agent, struct client *client, enum message_type type,
 		       const struct client_request *request, uint64_t id)
@@ -109,49 +104,6 @@ void subscriber_subscribe(struct agent *agent, struct client *client,
 	ask_engine(agent, client, MESSAGE_REGISTER, request, request->connection);
 }
 
-struct made {
-	struct port port;
-	struct scoped_socket socket;
-};
-
-static int open_socket(struct agent *agent, unsigned family, const struct message *grant,
-		       struct made *made, char why[256])
-{
-	struct scope scope;
-	int err = -EADDRINUSE;
-
-	scope_fill(&scope, &grant->u.grant.scope, grant->id);
-	for (unsigned n = 0; n < BIND_ATTEMPTS && err == -EADDRINUSE; n++) {
-		if (ports_take(agent->ports, family, scope.handle, port_owner(grant),
-			       agent_now_ns(), &made->port))
-			return -ENOSPC;
-		err = scoped_socket_open(agent->maps, &scope, &made->port.address, made->port.port,
-					 &made->socket, why);
-		if (err)
-			ports_release(agent->ports, made->port.idx, false, agent_now_ns());
-	}
-	return err == -EADDRINUSE ? -ENOSPC : err;
-}
-
-/* In the family that was asked for, or in one that has a port. */
-static int make_socket(struct agent *agent, const struct client *client,
-		       const struct message *grant, struct made *made, char why[256])
-{
-	unsigned family = agent_family(agent, client->family, 0);
-	int err = open_socket(agent, family, grant, made, why);
-
-	family = agent_family(agent, client->family, family);
-	if (err == -ENOSPC && family)
-		err = open_socket(agent, family, grant, made, why);
-	if (err == -ENOSPC)
-		snprintf(why, 256,
-			 "every port of the receivers' pool is in use or resting; try again in %u "
-			 "s, "
-			 "or let the administrator widen network.port_first..port_last",
-			 agent->config->quarantine_s);
-	return err;
-}
-
 static json_t *granted(const struct agent *agent, const struct message *message,
 		       const struct fan_address *address, uint16_t port, const char *state)
 {
@@ -175,7 +127,7 @@ static json_t *granted(const struct agent *agent, const struct message *message,
 }
 
 static void send_bound(struct agent *agent, struct client *client, uint64_t id,
-		       const struct made *made)
+		       const struct pool_socket *made)
 {
 	struct message message = {.type = MESSAGE_BOUND, .ref = client->ref, .id = id};
 
@@ -191,19 +143,18 @@ void subscriber_on_grant(struct agent *agent, const struct message *message)
 	struct client *client = client_find(agent->clients, message->ref);
 	struct holder *holder = holders_find(agent->connections, message->id);
 	char why[256] = "";
-	struct made made;
-	int err;
+	struct pool_socket made;
+	enum message_error error;
 
 	if (!client || client->op != REQUEST_SUBSCRIBE) {
 		send_end(agent, message->id, message->ref, MESSAGE_END_CLOSED,
 			 "the subscriber left before its socket was made");
 		return;
 	}
-	err = make_socket(agent, client, message, &made, why);
-	if (err) {
+	error = pool_open(agent, client->family, message, port_owner(message), &made, why);
+	if (error) {
 		send_end(agent, message->id, message->ref, MESSAGE_END_SOCKET, why);
-		agent_refuse(client, err == -ENOSPC ? MESSAGE_ERROR_NO_PORT : MESSAGE_ERROR_SOCKET,
-			     why);
+		agent_refuse(client, error, why);
 		return;
 	}
 	if (holder)

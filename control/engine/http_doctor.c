@@ -83,8 +83,8 @@ static void check_ports(const struct engine *engine, json_t *findings)
 
 	finding(findings, "ports", agent->ports_free ? HEALTH_OK : HEALTH_WARNING,
 		"widen port_first..port_last, or give more receiver_addresses",
-		"%u used, %u resting, %u free", agent->ports_used, agent->ports_resting,
-		agent->ports_free);
+		"%u used, %u resting, %u held open by users whose connections ended, %u free",
+		agent->ports_used, agent->ports_resting, agent->ports_held, agent->ports_free);
 }
 
 static void check_capacity(const struct engine *engine, json_t *findings)

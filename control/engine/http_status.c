@@ -157,7 +157,7 @@ void http_status(struct http_call *call)
 	registry_counts(engine->registry, &counts);
 	answer = json_pack(
 		"{s:o, s:o, s:i, s:{s:i, s:i, s:i}, s:{s:i, s:i}, s:i, s:o, s:o, s:o, s:o,"
-		" s:{s:i, s:i, s:i}}",
+		" s:{s:i, s:i, s:i, s:i}}",
 		"control", json_control(call), "dataplane", json_dataplane(call), "users",
 		(int)counts.users, "connections", "pending", (int)counts.connections_pending,
 		"active", (int)counts.connections_active, "ending", (int)counts.connections_ending,
@@ -165,8 +165,8 @@ void http_status(struct http_call *call)
 		"sessions", (int)sessions_count(engine->sessions, 0), "limits",
 		json_limits(engine->config), "counters", json_counters(engine), "filter",
 		json_filter(agent), "guard", json_guard(agent), "ports", "used",
-		(int)agent->ports_used, "resting", (int)agent->ports_resting, "free",
-		(int)agent->ports_free);
+		(int)agent->ports_used, "resting", (int)agent->ports_resting, "held",
+		(int)agent->ports_held, "free", (int)agent->ports_free);
 	add_walls(engine, answer);
 	http_reply(call, 200, answer);
 }

@@ -74,6 +74,7 @@ static void write_kernel(struct evbuffer *out, const struct engine *engine)
 	family(out, "ports", "gauge", "ports of the receivers' pool");
 	labelled(out, "ports", "state", "used", status->ports_used);
 	labelled(out, "ports", "state", "resting", status->ports_resting);
+	labelled(out, "ports", "state", "held", status->ports_held);
 	labelled(out, "ports", "state", "free", status->ports_free);
 }
 

@@ -217,6 +217,7 @@ void site_init(struct site *site, uint16_t port_first, uint16_t port_last)
 	config->max_connections = 512;
 	config->max_sessions = 64;
 	config->quarantine_s = 1;
+	config->max_connections_per_user = SITE_REGISTRATIONS;
 	config->reattach_s = 1;
 	config->payload_limit = FAN_PAYLOAD_DEFAULT;
 	config->receive_buffer_bytes = 65536;

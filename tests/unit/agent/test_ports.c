@@ -220,15 +220,110 @@ Test(ports, releasing_twice_is_harmless)
 	ports_destroy(ports);
 }
 
+/* ---- held by who had it last ---- */
+
+static struct ports_counts counted(struct ports *ports, uint64_t now_ns)
+{
+	struct ports_counts counts;
+
+	ports_count(ports, now_ns, &counts);
+	cr_assert_eq(counts.used + counts.resting + counts.held + counts.free, 2);
+	return counts;
+}
+
+/* Taken by alice at 0, released at 100, and let go of by the engine. */
+static struct ports *make_rested(struct port *port)
+{
+	struct ports *ports = make(1, 0, 2);
+
+	cr_assert_eq(ports_take(ports, 4, alice, 7, 0, port), 0);
+	cr_assert_eq(ports_charged(ports, alice), 1);
+	ports_release(ports, port->idx, true, 100);
+	cr_assert_eq(ports_charged(ports, alice), 0);
+	cr_assert(ports_reusable(ports, 7));
+	return ports;
+}
+
+Test(ports, what_its_user_kept_open_is_charged_to_him)
+{
+	struct port port, next, suspect;
+	struct ports *ports = make_rested(&port);
+
+	/* He comes again at once, and his own port turns out to be bound. */
+	cr_assert_eq(ports_take(ports, 4, alice, 8, 101, &next), 0);
+	cr_assert_eq(next.idx, port.idx);
+	cr_assert_eq(memcmp(ports_busy(ports, next.idx), alice, 16), 0);
+	cr_assert_eq(ports_charged(ports, alice), 1);
+	cr_assert_eq(counted(ports, 101).held, 1);
+	/* No time frees it, but that it is seen unbound: then it rests, and is his again. */
+	cr_assert_eq(counted(ports, 100 + 10 * QUARANTINE).held, 1);
+	cr_assert(ports_suspect(ports, true, 20000, &suspect));
+	cr_assert_eq(suspect.idx, port.idx);
+	cr_assert_eq(suspect.port, port.port);
+	ports_busy(ports, suspect.idx);
+	cr_assert_eq(ports_charged(ports, alice), 1);
+	ports_idle(ports, suspect.idx, 20000);
+	cr_assert_eq(ports_charged(ports, alice), 0);
+	cr_assert_eq(counted(ports, 20000).resting, 1);
+	cr_assert_not(ports_suspect(ports, true, 20000, &suspect));
+	cr_assert_eq(ports_take(ports, 4, bob, 9, 20001, &next), 0);
+	cr_assert_neq(next.idx, port.idx);
+	cr_assert_eq(ports_take(ports, 4, bob, 10, 20000 + QUARANTINE - 1, &next), -ENOSPC);
+	cr_assert_eq(ports_take(ports, 4, alice, 10, 20001, &next), 0);
+	cr_assert_eq(next.idx, port.idx);
+	ports_destroy(ports);
+}
+
+/* At the end of its rest it is looked at once, and another who is given it before that is not
+ * charged for it. */
+Test(ports, what_rested_is_looked_at)
+{
+	struct port port, next, suspect;
+	struct ports *ports = make_rested(&port);
+
+	cr_assert_not(ports_suspect(ports, false, 100 + QUARANTINE - 1, &suspect));
+	cr_assert(ports_suspect(ports, false, 100 + QUARANTINE, &suspect));
+	cr_assert_eq(suspect.idx, port.idx);
+	cr_assert_eq(memcmp(ports_busy(ports, suspect.idx), alice, 16), 0);
+	cr_assert_eq(ports_charged(ports, alice), 1);
+	cr_assert_eq(counted(ports, 2000).held, 1);
+	cr_assert_eq(counted(ports, 2000).free, 1);
+	cr_assert_not(ports_suspect(ports, false, 2000, &suspect));
+	ports_destroy(ports);
+
+	ports = make_rested(&port);
+	cr_assert_eq(ports_take(ports, 4, bob, 8, 2000, &next), 0); /* the fresh one */
+	cr_assert_eq(ports_take(ports, 4, bob, 9, 2000, &next), 0);
+	cr_assert_eq(next.idx, port.idx);
+	cr_assert_not(ports_suspect(ports, false, 2000, &suspect));
+	cr_assert_eq(memcmp(ports_busy(ports, next.idx), alice, 16), 0);
+	cr_assert_eq(ports_charged(ports, alice), 1);
+	cr_assert_eq(ports_charged(ports, bob), 1);
+	ports_destroy(ports);
+
+	ports = make_rested(&port);
+	cr_assert(ports_suspect(ports, false, 2000, &suspect));
+	ports_idle(ports, suspect.idx, 2000);
+	cr_assert_not(ports_suspect(ports, false, 2000, &suspect));
+	cr_assert_eq(counted(ports, 2000).free, 2);
+	cr_assert_eq(ports_take(ports, 4, bob, 8, 2000, &next), 0);
+	cr_assert_eq(ports_take(ports, 4, bob, 9, 2000, &next), 0);
+	cr_assert_eq(next.idx, port.idx);
+	ports_busy(ports, next.idx); /* seen unbound since: alice is not to blame */
+	cr_assert_eq(ports_charged(ports, alice), 0);
+	ports_destroy(ports);
+}
+
 /* ---- random operations against a model that scans ---- */
 
 #define MODEL_CNT   24 /* 2 IPv4 and 1 IPv6 addresses of 8 ports */
 #define MODEL_USERS 5
 
 struct model_slot {
-	enum { FREE, USED, RESTING } state;
-	bool waits;   /* for ports_reusable() */
-	uint8_t user; /* 0: nobody */
+	enum { FREE, USED, RESTING, HELD } state;
+	uint8_t before; /* the user to blame where it cannot be bound */
+	bool waits;	/* for ports_reusable() */
+	uint8_t user;	/* 0: nobody */
 	uint64_t connection, released_ns;
 };
 
@@ -241,6 +336,11 @@ static bool ready(const struct model *model, const struct model_slot *slot)
 {
 	return slot->state == FREE || (slot->state == RESTING && !slot->waits &&
 				       model->now_ns - slot->released_ns >= QUARANTINE);
+}
+
+static uint8_t blamed(const struct model_slot *slot)
+{
+	return slot->state == FREE ? slot->before : slot->user;
 }
 
 static bool is_v6(unsigned idx)
@@ -277,7 +377,8 @@ static void model_take(struct model *model, struct ports *ports, uint8_t user, u
 		cr_assert(got->state == RESTING && got->user == user, "the last user comes first");
 	else
 		cr_assert(ready(model, got), "given away in quarantine");
-	*got = (struct model_slot){.state = USED, .user = user, .connection = model->next_id++};
+	*got = (struct model_slot){
+		.state = USED, .user = user, .before = blamed(got), .connection = model->next_id++};
 }
 
 static void model_release(struct model *model, struct ports *ports, unsigned idx, bool wait)
@@ -294,19 +395,62 @@ static void model_release(struct model *model, struct ports *ports, unsigned idx
 		slot->user = 0;
 }
 
+/* A bind of the one that it was just given fails, or a look finds that. */
+static void model_busy(struct model *model, struct ports *ports, unsigned idx)
+{
+	struct model_slot *slot = &model->slots[idx];
+
+	if (slot->state != USED)
+		return;
+	cr_assert_eq(ports_busy(ports, idx)[0], slot->before);
+	slot->state = HELD;
+	slot->user = slot->before;
+}
+
+static void model_look(struct model *model, struct ports *ports, bool held, bool busy)
+{
+	struct port port;
+
+	if (!ports_suspect(ports, held, model->now_ns, &port))
+		return;
+	struct model_slot *slot = &model->slots[port.idx];
+
+	cr_assert(held ? slot->state == HELD : ready(model, slot));
+	if (busy) {
+		cr_assert_eq(ports_busy(ports, port.idx)[0], held ? slot->user : blamed(slot));
+		slot->user = held ? slot->user : blamed(slot);
+		slot->state = HELD;
+		return;
+	}
+	ports_idle(ports, port.idx, model->now_ns);
+	if (held)
+		*slot = (struct model_slot){
+			.state = RESTING, .user = slot->user, .released_ns = model->now_ns};
+	else
+		*slot = (struct model_slot){.state = FREE};
+}
+
 static void model_count(const struct model *model, struct ports *ports)
 {
 	struct ports_counts counts;
-	unsigned used = 0, free_cnt = 0;
+	unsigned used = 0, held = 0, free_cnt = 0, charged[MODEL_USERS + 1] = {0};
 
 	for (unsigned i = 0; i < MODEL_CNT; i++) {
+		const struct model_slot *slot = &model->slots[i];
+
+		held += slot->state == HELD;
+		if (slot->state == USED || slot->state == HELD)
+			charged[slot->user]++;
 		used += model->slots[i].state == USED;
 		free_cnt += ready(model, &model->slots[i]);
 	}
 	ports_count(ports, model->now_ns, &counts);
 	cr_assert_eq(counts.used, used);
 	cr_assert_eq(counts.free, free_cnt);
-	cr_assert_eq(counts.resting, MODEL_CNT - used - free_cnt);
+	cr_assert_eq(counts.held, held);
+	cr_assert_eq(counts.resting, MODEL_CNT - used - held - free_cnt);
+	for (uint8_t user = 1; user <= MODEL_USERS; user++)
+		cr_assert_eq(ports_charged(ports, (uint8_t[16]){user}), charged[user]);
 }
 
 Test(ports, random_operations_match_the_model, .timeout = 60)
@@ -319,11 +463,17 @@ Test(ports, random_operations_match_the_model, .timeout = 60)
 		unsigned idx = (unsigned)random() % MODEL_CNT;
 		uint8_t user = (uint8_t)(1 + random() % MODEL_USERS);
 
-		switch (random() % 8) {
+		switch (random() % 10) {
 		case 0:
 		case 1:
 		case 2:
 			model_take(&model, ports, user, random() % 3 ? 4 : 6);
+			break;
+		case 8:
+			model_busy(&model, ports, idx);
+			break;
+		case 9:
+			model_look(&model, ports, random() % 2, random() % 2);
 			break;
 		case 3:
 		case 4:

@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -163,6 +164,7 @@ static void be_subscriber(int ready)
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
 	char byte;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
 	peer_connect_to(fd);
 	if (send(fd, request, sizeof(request) - 1, 0) < 0 || recv(fd, &byte, 1, 0) != 1 ||
 	    write(ready, "x", 1) != 1)
@@ -194,6 +196,65 @@ Test(subscriber, killed_ends_within_a_second)
 	cr_assert_eq(site.last[MESSAGE_END].ref, site.last[MESSAGE_BOUND].ref);
 	cr_assert_eq(site_status(&site).scopes, 0);
 	cr_assert_eq(site_status(&site).ports_resting, 1);
+}
+
+/* Subscribes, leaves, and keeps the socket open. */
+static void leave_open(const char *user, int *descriptor)
+{
+	int peer = peer_connect(&site);
+	uint64_t id = peer_subscribe(&site, peer, user, descriptor);
+	uint64_t ref = site.last[MESSAGE_BOUND].ref;
+	unsigned ends = site.got[MESSAGE_END];
+
+	close(peer);
+	cr_assert(site_wait(&site, &site.got[MESSAGE_END], ends + 1, 1000));
+	site_reusable(&site, id, ref);
+}
+
+/* What he keeps open counts as his, and nobody else lacks it; closed, it counts no more. */
+Test(subscriber, a_user_who_keeps_ended_sockets_open_has_fewer_connections)
+{
+	int descriptors[3], peer;
+
+	site.host.config.max_connections_per_user = 3;
+	for (unsigned i = 0; i < 3; i++)
+		leave_open("alice", &descriptors[i]);
+	peer = peer_connect(&site);
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\",\"family\":4}", -1);
+	peer_hear_error(&site, peer, "limit_user");
+	cr_assert_eq(site_status(&site).ports_held, 3);
+	close(peer);
+	peer = peer_connect(&site);
+	peer_subscribe(&site, peer, "bob", &descriptors[0]);
+
+	for (unsigned i = 1; i < 3; i++)
+		close(descriptors[i]);
+	site_run(&site, 500);
+	cr_assert_eq(site_status(&site).ports_held, 1, "the first one's descriptor is lost");
+	peer = peer_connect(&site);
+	peer_subscribe(&site, peer, "alice", &descriptors[1]);
+}
+
+/* Nobody asks for them: at the end of their rest they are found out about all the same. */
+Test(subscriber, sockets_kept_open_are_found_when_they_have_rested)
+{
+	int descriptors[2];
+
+	for (unsigned i = 0; i < 2; i++)
+		leave_open(i ? "bob" : "alice", &descriptors[i]);
+	close(descriptors[1]);
+	cr_assert_eq(site_status(&site).ports_resting, 2);
+	site_run(&site, 1500);
+	cr_assert_eq(site_status(&site).ports_resting, 0);
+	cr_assert_eq(site_status(&site).ports_held, 1);
+	site_stop(&site); /* and by the next fanwired, when they have rested again */
+	site_start(&site);
+	site_run(&site, 2500);
+	cr_assert_eq(site_status(&site).ports_held, 1);
+	cr_assert_eq(site_status(&site).scopes, 0, "a look left its scope behind");
+	close(descriptors[0]);
+	site_run(&site, 500);
+	cr_assert_eq(site_status(&site).ports_held, 0);
 }
 
 Test(subscriber, ended_by_the_engine_is_told_and_cut_from_the_kernel)
