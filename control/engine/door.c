@@ -67,6 +67,17 @@ static struct place *free_place(struct door *door)
 	return NULL;
 }
 
+/* Of those that have left. */
+static void free_places(struct door *door)
+{
+	for (unsigned i = 0; i < door->rules.places; i++) {
+		struct place *place = &door->places[i];
+
+		if (place->taken && !is_open(place))
+			place->taken = false;
+	}
+}
+
 static void look_in(struct door *door, unsigned ms)
 {
 	struct timeval delay = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
@@ -119,6 +130,8 @@ static struct bufferevent *on_accept(struct event_base *base, void *arg)
 	*place = (struct place){.fresh = made, .taken = true, .since_s = now_s()};
 	event_active(door->on_fresh, EV_TIMEOUT, 0);
 	if (!free_place(door))
+		free_places(door);
+	if (!free_place(door))
 		look_in(door, LOOK_MS);
 	return made;
 }
@@ -128,12 +141,7 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 	struct door *door = arg;
 	uint64_t now = now_s();
 
-	for (unsigned i = 0; i < door->rules.places; i++) {
-		struct place *place = &door->places[i];
-
-		if (place->taken && !is_open(place))
-			place->taken = false;
-	}
+	free_places(door);
 	if (free_place(door)) {
 		evconnlistener_enable(door->listener);
 		return;

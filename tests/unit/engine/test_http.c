@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/engine/http.h"
@@ -343,6 +344,30 @@ Test(http, explain_calls_a_group_lingering_only_when_it_is_empty)
 	answer = call("GET", "/v1/explain?user=alice", "");
 	cr_assert(noted(&answer, "lingers"));
 	json_decref(answer.body);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* The limit is on those that are open: who comes after those that have left need not wait. */
+Test(http, connections_one_after_the_other_do_not_wait)
+{
+	unsigned slow = 0;
+
+	for (unsigned i = 0; i < 300; i++) {
+		uint64_t from_ms = now_ms();
+		struct answer answer = call("GET", "/v1/publishers", "");
+
+		cr_assert_eq(answer.status, 200);
+		json_decref(answer.body);
+		slow += now_ms() - from_ms >= 90;
+	}
+	cr_assert_lt(slow, 4, "%u of 300 waited", slow); /* a busy machine makes one wait */
 }
 
 Test(http, explain_says_who_and_who_not_and_why)
