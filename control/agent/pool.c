@@ -9,6 +9,7 @@
 #define BIND_ATTEMPTS 64 /* ports that turn out to be held are passed over */
 #define LOOKS_RESTED  32 /* of a turn; some 20 us each */
 #define LOOKS_HELD    4
+#define SETTLING_MIN  16 /* of a user at a time, or as many as he may have connections */
 
 /* A bind said that somebody has it. Known to the next fanwired too: it rests, and is looked at. */
 static void port_busy(struct agent *agent, uint32_t idx)
@@ -20,17 +21,31 @@ static void port_busy(struct agent *agent, uint32_t idx)
 		rest_log_add(agent->rest_log, idx, handle, agent_now_ns());
 }
 
+/* Whoever comes and goes faster than the grace period would get ports that nobody counts. */
+static int user_check(struct agent *agent, const uint8_t handle[16])
+{
+	unsigned limit = agent->config->max_connections_per_user;
+	unsigned settling = limit > SETTLING_MIN ? limit : SETTLING_MIN;
+
+	if (ports_charged(agent->ports, handle) >= limit)
+		return -EDQUOT;
+	if (ports_charged(agent->ports, handle) + ports_settling(agent->ports, handle) >=
+	    limit + settling)
+		return -EBUSY;
+	return 0;
+}
+
 static int open_socket(struct agent *agent, unsigned family, const struct message *grant,
 		       uint64_t owner, struct pool_socket *made, char why[256])
 {
 	struct scope scope;
-	int err = -EADDRINUSE;
+	int err = -EADDRINUSE, refused;
 
 	scope_fill(&scope, &grant->u.grant.scope, grant->id);
 	for (unsigned n = 0; n < BIND_ATTEMPTS && err == -EADDRINUSE; n++) {
-		if (ports_charged(agent->ports, scope.handle) >=
-		    agent->config->max_connections_per_user)
-			return -EDQUOT;
+		refused = user_check(agent, scope.handle);
+		if (refused)
+			return refused;
 		if (ports_take(agent->ports, family, scope.handle, owner, agent_now_ns(),
 			       &made->port))
 			return -ENOSPC;
@@ -61,6 +76,12 @@ enum message_error pool_open(struct agent *agent, unsigned wanted, const struct 
 			 ports_charged(agent->ports, grant->u.grant.scope.handle),
 			 agent->config->max_connections_per_user);
 		return MESSAGE_ERROR_LIMIT_USER;
+	}
+	if (err == -EBUSY) {
+		snprintf(why, 256,
+			 "the ports of this user's connections that have just ended are not free "
+			 "yet; try again in a moment");
+		return MESSAGE_ERROR_BUSY;
 	}
 	if (err == -ENOSPC) {
 		snprintf(why, 256,

@@ -22,7 +22,8 @@ struct slot {
 	uint8_t before[16];	   /* used: the user who had it last, zero: nobody to blame */
 	uint32_t prev, next;	   /* in the list of its state */
 	uint32_t id_prev, id_next; /* waiting for ports_reusable(), by owner */
-	/* resting and reusable: by last user; used and held: by user; free: not looked at yet */
+	/* resting: by last user, before and after it is reusable; used and held: by user; free: not
+	 * looked at yet */
 	uint32_t user_prev, user_next;
 	uint8_t state;
 	bool reusable;
@@ -43,7 +44,8 @@ struct ports {
 	unsigned address_cnt;
 	struct list free[2]; /* IPv4, IPv6 */
 	struct list resting, held, unseen;
-	struct list *by_id, *by_user, *charged; /* hash buckets, bucket_mask + 1 of each */
+	/* hash buckets, bucket_mask + 1 of each */
+	struct list *by_id, *by_user, *charged, *settling;
 	uint32_t bucket_mask;
 	uint8_t seed[crypto_shorthash_KEYBYTES];
 	uint32_t used_cnt, free_cnt, held_cnt;
@@ -123,6 +125,11 @@ static struct list *charged_bucket(struct ports *ports, const uint8_t handle[16]
 	return bucket(ports, ports->charged, handle, 16);
 }
 
+static struct list *settling_bucket(struct ports *ports, const uint8_t handle[16])
+{
+	return bucket(ports, ports->settling, handle, 16);
+}
+
 static const struct fan_address *address_of(const struct ports *ports, uint32_t idx)
 {
 	return &ports->address[idx / ports->port_cnt];
@@ -193,13 +200,16 @@ struct ports *ports_create(const struct fan_config *config, uint64_t quarantine_
 	ports->by_id = malloc(bucket_cnt * sizeof(*ports->by_id));
 	ports->by_user = malloc(bucket_cnt * sizeof(*ports->by_user));
 	ports->charged = malloc(bucket_cnt * sizeof(*ports->charged));
-	if (!ports->slots || !ports->by_id || !ports->by_user || !ports->charged) {
+	ports->settling = malloc(bucket_cnt * sizeof(*ports->settling));
+	if (!ports->slots || !ports->by_id || !ports->by_user || !ports->charged ||
+	    !ports->settling) {
 		ports_destroy(ports);
 		return NULL;
 	}
 	memset(ports->by_id, 0xff, bucket_cnt * sizeof(*ports->by_id)); /* PORT_NONE */
 	memset(ports->by_user, 0xff, bucket_cnt * sizeof(*ports->by_user));
 	memset(ports->charged, 0xff, bucket_cnt * sizeof(*ports->charged));
+	memset(ports->settling, 0xff, bucket_cnt * sizeof(*ports->settling));
 	memset(ports->free, 0xff, sizeof(ports->free));
 	ports->resting = ports->held = ports->unseen = (struct list){PORT_NONE, PORT_NONE};
 	fill(ports);
@@ -214,6 +224,7 @@ void ports_destroy(struct ports *ports)
 	free(ports->by_id);
 	free(ports->by_user);
 	free(ports->charged);
+	free(ports->settling);
 	free(ports);
 }
 
@@ -368,6 +379,7 @@ void ports_release(struct ports *ports, uint32_t idx, bool wait_reusable, uint64
 	list_add(ports, &ports->resting, LINKS_STATE, idx);
 	if (wait_reusable) {
 		list_add(ports, id_bucket(ports, slot->owner), LINKS_ID, idx);
+		list_add(ports, settling_bucket(ports, slot->handle), LINKS_USER, idx);
 		return;
 	}
 	/* No user has this handle: a bind that failed is not tried again at once. */
@@ -384,6 +396,7 @@ bool ports_reusable(struct ports *ports, uint64_t owner)
 		if (ports->slots[idx].owner != owner)
 			continue;
 		list_del(ports, waiting, LINKS_ID, idx);
+		list_del(ports, settling_bucket(ports, ports->slots[idx].handle), LINKS_USER, idx);
 		set_reusable(ports, idx);
 		return true;
 	}
@@ -406,14 +419,24 @@ void ports_rest(struct ports *ports, uint32_t idx, const uint8_t handle[16], uin
 
 /* ---- held by who had it last ---- */
 
-unsigned ports_charged(struct ports *ports, const uint8_t handle[16])
+static unsigned count_of(const struct ports *ports, const struct list *list,
+			 const uint8_t handle[16])
 {
-	uint32_t idx = charged_bucket(ports, handle)->first;
 	unsigned cnt = 0;
 
-	for (; idx != PORT_NONE; idx = ports->slots[idx].user_next)
+	for (uint32_t idx = list->first; idx != PORT_NONE; idx = ports->slots[idx].user_next)
 		cnt += memcmp(ports->slots[idx].handle, handle, 16) == 0;
 	return cnt;
+}
+
+unsigned ports_charged(struct ports *ports, const uint8_t handle[16])
+{
+	return count_of(ports, charged_bucket(ports, handle), handle);
+}
+
+unsigned ports_settling(struct ports *ports, const uint8_t handle[16])
+{
+	return count_of(ports, settling_bucket(ports, handle), handle);
 }
 
 bool ports_suspect(struct ports *ports, bool held, uint64_t now_ns, struct port *port)

@@ -73,6 +73,8 @@ const uint8_t *ports_busy(struct ports *ports, uint32_t idx);
 void ports_idle(struct ports *ports, uint32_t idx, uint64_t now_ns);
 /* Pairs that this user uses or holds. */
 unsigned ports_charged(struct ports *ports, const uint8_t handle[16]);
+/* Pairs that were this user's and wait for ports_reusable(): nobody can look yet who has them. */
+unsigned ports_settling(struct ports *ports, const uint8_t handle[16]);
 
 struct ports_counts {
 	uint32_t used, resting, held, free;

@@ -33,7 +33,8 @@ def test_ended_sockets_that_stay_open_count_as_their_users(make_instance):
                 answer, fds = client.ask({"op": "subscribe", "token": TOKEN})
                 kept += fds
             except peer.Refused as error:
-                refused.append(error.error)
+                if error.error != "busy":  # faster than the grace period
+                    refused.append(error.error)
                 time.sleep(0.2)
             client.close()
         print(len(kept), *sorted(set(refused)), flush=True)

@@ -493,3 +493,23 @@ Test(ports, random_operations_match_the_model, .timeout = 60)
 	}
 	ports_destroy(ports);
 }
+
+Test(ports, what_waits_for_the_engine_is_counted_by_user)
+{
+	static const uint8_t other[16] = {2};
+	struct ports *ports = make(1, 0, 4);
+	struct port port;
+
+	for (uint64_t owner = 1; owner <= 2; owner++) {
+		cr_assert_eq(ports_take(ports, 4, alice, owner, 0, &port), 0);
+		cr_assert_eq(ports_settling(ports, alice), owner - 1);
+		ports_release(ports, port.idx, true, 0);
+		cr_assert_eq(ports_settling(ports, alice), owner);
+	}
+	cr_assert_eq(ports_settling(ports, other), 0);
+	cr_assert(ports_reusable(ports, 1));
+	cr_assert_eq(ports_settling(ports, alice), 1);
+	cr_assert(ports_reusable(ports, 2));
+	cr_assert_eq(ports_settling(ports, alice), 0);
+	ports_destroy(ports);
+}
