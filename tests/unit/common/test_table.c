@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/shm/lookup.h"
 #include "common/shm/table.h"
 
 #define BUCKETS	  4u
 #define OVERFLOW  2u
 #define GROUPS	  8u
 #define ENDPOINTS 16u
+#define BULK	  150u
 
 static struct fan_region region;
 static struct fan_registry *root;
@@ -165,10 +167,36 @@ static void put(struct fan_bucket *bucket, unsigned slot, uint32_t group, const 
 	bucket->group[slot] = group;
 }
 
+/* By itself, and among many in bulk, with the caller's next reads asked for and without. */
 static const struct fan_group *lookup(const uint8_t handle[16], uint64_t channel)
 {
-	return fan_table_lookup(&table, handle, channel,
-				fan_table_hash(table.seed, handle, channel));
+	static const uint8_t stranger[16] = {0xee};
+	uint64_t hash = fan_table_hash(table.seed, handle, channel);
+	const struct fan_group *group = fan_table_lookup(&table, handle, channel, hash);
+	const struct fan_group *groups[BULK];
+	struct fan_group_state states[GROUPS] = {0};
+	uint8_t wanted[FAN_KEY_LEN], other[FAN_KEY_LEN];
+	const void *keys[BULK];
+	uint64_t hashes[BULK];
+
+	memcpy(wanted, handle, 16);
+	memcpy(wanted + 16, &channel, 8);
+	memcpy(other, stranger, 16);
+	memcpy(other + 16, &channel, 8);
+	for (unsigned i = 0; i < BULK; i++) {
+		keys[i] = i % 3 ? wanted : other;
+		hashes[i] = i % 3 ? hash : fan_table_hash(table.seed, stranger, channel);
+	}
+	for (unsigned pass = 0; pass < 2; pass++) {
+		memset(groups, 0x5a, sizeof(groups));
+		if (pass)
+			fan_table_lookup_bulk_ahead(&table, keys, hashes, BULK, groups, states);
+		else
+			fan_table_lookup_bulk(&table, keys, hashes, BULK, groups);
+		for (unsigned i = 0; i < BULK; i++)
+			cr_expect_eq(groups[i], i % 3 ? group : NULL, "pass %u, key %u", pass, i);
+	}
+	return group;
 }
 
 Test(table, finds_in_every_slot_and_in_overflow)
