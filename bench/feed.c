@@ -76,11 +76,13 @@ static void headers_fill(uint8_t *frame, uint16_t source_port, uint16_t wire_len
 	udp->dgram_len = htons((uint16_t)(sizeof(*udp) + wire_len));
 }
 
-static void publish_seal(struct feed *feed, struct rte_mbuf *mbuf)
+uint16_t feed_frame_len(const struct feed *feed)
 {
-	uint32_t slot = (uint32_t)(feed->produced++ % feed->sessions);
-	uint16_t wire_len = (uint16_t)(FAN_PUBLISH_LEN + feed->payload_len + FAN_TAG_LEN);
-	uint8_t *frame = (void *)rte_pktmbuf_append(mbuf, (uint16_t)(HEADERS_LEN + wire_len));
+	return (uint16_t)(HEADERS_LEN + FAN_PUBLISH_LEN + feed->payload_len + FAN_TAG_LEN);
+}
+
+void feed_seal(struct feed *feed, uint8_t *frame, uint32_t slot, uint32_t user)
+{
 	uint8_t *wire = frame + HEADERS_LEN, *payload = wire + FAN_PUBLISH_LEN;
 	uint8_t nonce[FAN_NONCE_LEN];
 	struct gcm_context_data context;
@@ -91,14 +93,23 @@ static void publish_seal(struct feed *feed, struct rte_mbuf *mbuf)
 		.publisher_sequence = ++feed->sequences[slot],
 	};
 
-	bench_user_handle(publish.handle, user_draw(feed));
-	headers_fill(frame, (uint16_t)(BENCH_PUBLISHER_PORT + slot), wire_len);
+	bench_user_handle(publish.handle, user);
+	headers_fill(frame, (uint16_t)(BENCH_PUBLISHER_PORT + slot),
+		     (uint16_t)(feed_frame_len(feed) - HEADERS_LEN));
 	fan_publish_encode(wire, &publish);
 	memset(payload, 'x', feed->payload_len);
 	fan_nonce(nonce, FAN_DIRECTION_PUBLISH, publish.publisher_sequence);
 	IMB_AES256_GCM_ENC(feed->crypto, &feed->keys[slot], &context, payload, payload,
 			   feed->payload_len, nonce, wire, FAN_PUBLISH_LEN,
 			   payload + feed->payload_len, FAN_TAG_LEN);
+}
+
+static void publish_seal(struct feed *feed, struct rte_mbuf *mbuf)
+{
+	uint32_t slot = (uint32_t)(feed->produced++ % feed->sessions);
+	uint8_t *frame = (void *)rte_pktmbuf_append(mbuf, feed_frame_len(feed));
+
+	feed_seal(feed, frame, slot, user_draw(feed));
 }
 
 int feed_make(struct feed *feed, struct rte_mbuf **mbufs, unsigned cnt)

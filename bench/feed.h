@@ -23,3 +23,6 @@ int feed_init(struct feed *feed, struct rte_mempool *pool, uint32_t users, uint3
 void feed_fini(struct feed *feed);
 /* cnt publishes for users drawn at random, sessions in turn. 0 or -ENOMEM. */
 int feed_make(struct feed *feed, struct rte_mbuf **mbufs, unsigned cnt);
+/* One publish of that session for that user, feed_frame_len() bytes into memory of the caller's. */
+void feed_seal(struct feed *feed, uint8_t *frame, uint32_t slot, uint32_t user);
+uint16_t feed_frame_len(const struct feed *feed);

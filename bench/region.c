@@ -34,16 +34,18 @@ static uint64_t place(uint64_t *end, uint64_t cnt, uint64_t len)
 	return off;
 }
 
-static uint64_t geometry(struct fan_registry *root, uint32_t users, uint32_t fanout,
+static uint64_t geometry(struct fan_registry *root, uint32_t users, uint32_t fanout, uint32_t large,
 			 uint32_t sessions)
 {
 	uint64_t end = sizeof(*root);
+
+	users += large != 0;
 
 	root->bucket_cnt =
 		power_of_two(((uint64_t)users + GROUPS_PER_BUCKET - 1) / GROUPS_PER_BUCKET);
 	root->overflow_cnt = root->bucket_cnt / 4 + 64;
 	root->group_cnt = users;
-	root->endpoint_cnt = users * fanout;
+	root->endpoint_cnt = users * fanout + large;
 	root->connection_cnt = 1;
 	root->session_cnt = power_of_two(sessions);
 	root->nexthop_cnt = 1;
@@ -63,7 +65,7 @@ uint64_t bench_region_size(uint32_t users, uint32_t fanout, uint32_t sessions)
 {
 	struct fan_registry root;
 
-	return geometry(&root, users, fanout, sessions);
+	return geometry(&root, users, fanout, 0, sessions);
 }
 
 void bench_user_handle(uint8_t handle[16], uint32_t idx)
@@ -119,43 +121,54 @@ static void endpoints_fill(struct fan_endpoint *endpoints, const struct fan_grou
 	}
 }
 
-static int users_fill(struct bench_region *r, uint32_t users, uint32_t fanout)
+static int user_fill(struct bench_region *r, uint32_t *overflow_used, uint32_t idx, uint64_t first,
+		     uint32_t fanout)
 {
 	struct fan_endpoint *endpoints = at(r, r->root->endpoints_off);
-	struct fan_group *groups = at(r, r->root->groups_off);
+	struct fan_group *group = (struct fan_group *)at(r, r->root->groups_off) + idx;
+
+	bench_user_handle(group->handle, idx);
+	group->incarnation = idx + 1;
+	group->endpoints = first << FAN_ENDPOINT_CNT_BITS | fanout;
+	memset(group->tag_key, (int)(idx & 0xff), sizeof(group->tag_key));
+	endpoints_fill(&endpoints[first], group, fanout, first);
+	return bucket_add(r, overflow_used,
+			  fan_table_hash(r->root->hash_seed, group->handle, FAN_CHANNEL_ALL), idx);
+}
+
+static int users_fill(struct bench_region *r, uint32_t users, uint32_t fanout, uint32_t large)
+{
 	uint32_t overflow_used = 0;
 	int err = 0;
 
-	for (uint32_t i = 0; i < users && !err; i++) {
-		struct fan_group *group = &groups[i];
-		uint64_t first = (uint64_t)i * fanout;
-
-		bench_user_handle(group->handle, i);
-		group->incarnation = i + 1;
-		group->endpoints = first << FAN_ENDPOINT_CNT_BITS | fanout;
-		memset(group->tag_key, (int)(i & 0xff), sizeof(group->tag_key));
-		endpoints_fill(&endpoints[first], group, fanout, first);
-		err = bucket_add(r, &overflow_used,
-				 fan_table_hash(r->root->hash_seed, group->handle, FAN_CHANNEL_ALL),
-				 i);
-	}
+	for (uint32_t i = 0; i < users && !err; i++)
+		err = user_fill(r, &overflow_used, i, (uint64_t)i * fanout, fanout);
+	if (large && !err)
+		err = user_fill(r, &overflow_used, users, (uint64_t)users * fanout, large);
 	return err;
 }
 
 int bench_region_create(struct bench_region *r, const char *dir, uint32_t users, uint32_t fanout,
 			uint32_t sessions, char why[256])
 {
+	return bench_region_create_uneven(r, dir, users, fanout, 0, sessions, why);
+}
+
+int bench_region_create_uneven(struct bench_region *r, const char *dir, uint32_t users,
+			       uint32_t fanout, uint32_t large, uint32_t sessions, char why[256])
+{
+	struct fan_registry sizes;
 	struct fan_nexthop *hop;
 	int err;
 
 	snprintf(r->path, sizeof(r->path), "%s/%s", dir, FAN_REGISTRY_FILE);
 	err = fan_region_create(&r->region, r->path, FAN_REGION_MAGIC_REGISTRY,
 				sizeof(struct fan_registry),
-				bench_region_size(users, fanout, sessions), why);
+				geometry(&sizes, users, fanout, large, sessions), why);
 	if (err)
 		return err;
 	r->root = r->region.base;
-	geometry(r->root, users, fanout, sessions);
+	geometry(r->root, users, fanout, large, sessions);
 	r->root->hash_seed[0] = UINT64_C(0x243f6a8885a308d3); /* fixed: runs can be compared */
 	r->root->hash_seed[1] = UINT64_C(0x13198a2e03707344);
 	hop = at(r, r->root->nexthops_off);
@@ -163,7 +176,7 @@ int bench_region_create(struct bench_region *r, const char *dir, uint32_t users,
 	hop->mtu = MTU;
 	hop->family = 4;
 	hop->mac = FAN_NEXTHOP_RESOLVED | MAC;
-	err = users_fill(r, users, fanout);
+	err = users_fill(r, users, fanout, large);
 	if (err) {
 		snprintf(why, 256, "the table's overflow buckets are full");
 		bench_region_destroy(r);

@@ -25,6 +25,9 @@ void bench_user_handle(uint8_t handle[16], uint32_t idx);
 /* 0 or -errno with `why`. */
 int bench_region_create(struct bench_region *r, const char *dir, uint32_t users, uint32_t fanout,
 			uint32_t sessions, char why[256]);
+/* The same, and one more user, number `users`, with `large` connections. */
+int bench_region_create_uneven(struct bench_region *r, const char *dir, uint32_t users,
+			       uint32_t fanout, uint32_t large, uint32_t sessions, char why[256]);
 void bench_region_destroy(struct bench_region *r); /* removes the file */
 /* Opens session `slot` (key bytes slot + 1) for the state region of that epoch. */
 uint64_t bench_region_session(struct bench_region *r, uint32_t slot, uint64_t state_epoch);
