@@ -142,7 +142,8 @@ int rig_open(struct rig *rig, char why[256])
 	if (err)
 		return err;
 	snprintf(plane->config.region_dir, sizeof(plane->config.region_dir), "%s", rig->dir);
-	err = bench_region_create(&rig->region, rig->dir, o->users, o->fanout, o->sessions, why);
+	err = bench_region_create_uneven(&rig->region, rig->dir, o->users, o->fanout, o->large,
+					 o->sessions, why);
 	if (err)
 		return err;
 	snprintf(why, 256, "the regions or the worker could not be set up: see above");

@@ -14,6 +14,7 @@
 
 struct rig_options {
 	uint32_t users, fanout, sessions;
+	uint32_t large; /* connections of one more user, number `users`; 0: there is none */
 	unsigned payload_len, burst;
 	unsigned core;	 /* CPU of the worker */
 	const char *dir; /* for the regions; NULL: huge pages of our own, else /dev/shm */
