@@ -32,11 +32,9 @@ static bool sign(struct http_call *call, enum token_kind kind, const char *audie
 static uint32_t generation_of(const struct engine *engine, const char *name)
 {
 	uint8_t handle[FAN_HANDLE_LEN];
-	const struct user *user;
 
 	fan_handle(handle, name, strlen(name));
-	user = users_find(engine->users, handle);
-	return user ? user->generation : 1;
+	return users_generation(engine->users, handle);
 }
 
 void http_token_make(struct http_call *call)

@@ -69,15 +69,13 @@ static bool check_token(const struct registrations *all, const char *text, struc
 			struct token_claims *claims, struct refusal *refusal)
 {
 	uint8_t handle[FAN_HANDLE_LEN];
-	const struct user *user;
 
 	refusal->error = token_verify(claims, TOKEN_SUBSCRIBE, all->engine->config->token_audience,
 				      text, now.unix_s, all->engine->keys.token, refusal->reason);
 	if (refusal->error && refusal->error != MESSAGE_ERROR_TOKEN_EXPIRED)
 		return false;
 	fan_handle(handle, claims->user, claims->user_len);
-	user = users_find(all->engine->users, handle);
-	if (claims->generation != (user ? user->generation : 1))
+	if (claims->generation != users_generation(all->engine->users, handle))
 		return refuse(
 			refusal, MESSAGE_ERROR_TOKEN_INVALID,
 			"the user was revoked after this token was made; ask for a fresh one");

@@ -87,13 +87,11 @@ static void end(struct sessions *all, struct session *session, enum message_end 
 static bool is_revoked(const struct sessions *all, const struct token_claims *claims)
 {
 	uint8_t handle[FAN_HANDLE_LEN];
-	const struct user *user;
 
 	if (!claims->user_len)
 		return false;
 	fan_handle(handle, claims->user, claims->user_len);
-	user = users_find(all->engine->users, handle);
-	return claims->generation != (user ? user->generation : 1);
+	return claims->generation != users_generation(all->engine->users, handle);
 }
 
 static enum message_error check_grant(const struct sessions *all, const char *text, bool attach,

@@ -25,9 +25,9 @@ struct store_owner {
 };
 
 /*
- * Opens or creates `path` and checks it whole. Refused with a sentence in `why`: damaged, not ours,
- * another schema's, not writable; and missing, empty or another's while the keys are there, for
- * then it was lost, and with it the revocations.
+ * Opens or creates `path` and checks each table but the vouched connections'. Refused with a
+ * sentence in `why`: damaged, not ours, another schema's, not writable; and missing, empty or
+ * another's while the keys are there, for then it was lost, and with it the revocations.
  */
 int store_open(struct store **store, struct event_base *base, const char *path,
 	       const struct store_owner *owner, char why[1024]);

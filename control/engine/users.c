@@ -11,14 +11,21 @@
 #include "common/log.h"
 #include "control/engine/store.h"
 
+#define CACHED_MAX    65536 /* idle ones, about: looked up again when they are asked for */
+#define EVICT_LOOKS   4	    /* rows looked at for each that is to go */
+#define EVICT_LOOKS_1 1024  /* and these at least */
+
 struct users {
 	struct store *store;
 	struct user **chains;
 	uint32_t chain_mask;
-	uint32_t cnt, plain_cnt; /* all; those that were never revoked */
+	uint32_t cached;	     /* in the chains */
+	uint32_t trim_at;	     /* so many cached: the idle ones go */
+	uint32_t row_cnt, plain_cnt; /* in the database: all; those that were never revoked */
 	uint32_t max;
+	uint64_t failures;			     /* of the store when the rows were counted */
 	uint8_t hash_key[crypto_shorthash_KEYBYTES]; /* handles can be ground by choosing names */
-	sqlite3_stmt *insert, *revoke, *remove;
+	sqlite3_stmt *insert, *revoke, *remove, *find, *from, *count, *revoked_count;
 };
 
 static struct user **chain_of(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
@@ -59,7 +66,7 @@ static int insert_cached(struct users *users, const uint8_t handle[FAN_HANDLE_LE
 {
 	struct user *user, **chain;
 
-	if (users->cnt > users->chain_mask && grow(users))
+	if (users->cached > users->chain_mask && grow(users))
 		return -ENOMEM;
 	user = calloc(1, sizeof(*user));
 	if (!user)
@@ -71,10 +78,15 @@ static int insert_cached(struct users *users, const uint8_t handle[FAN_HANDLE_LE
 	chain = chain_of(users, handle);
 	user->next = *chain;
 	*chain = user;
-	users->cnt++;
-	users->plain_cnt += generation == 1;
+	users->cached++;
 	*out = user;
 	return 0;
+}
+
+/* One that nobody holds, and of whom the database says enough. */
+static bool is_idle(const struct user *user)
+{
+	return !user->connections && !user->pins && user->generation == 1;
 }
 
 static void drop_cached(struct users *users, struct user **link)
@@ -82,52 +94,122 @@ static void drop_cached(struct users *users, struct user **link)
 	struct user *user = *link;
 
 	*link = user->next;
-	users->cnt--;
-	users->plain_cnt--;
+	users->cached--;
 	free(user);
 }
 
-static int load_row(struct users *users, sqlite3_stmt *stmt)
+/* Seldom, and then thoroughly: the cost of a look at each is shared by all that came since. */
+static void trim_cache(struct users *users)
+{
+	if (users->cached < users->trim_at)
+		return;
+	for (uint32_t i = 0; i <= users->chain_mask; i++) {
+		struct user **link = &users->chains[i];
+
+		while (*link) {
+			if (is_idle(*link))
+				drop_cached(users, link);
+			else
+				link = &(*link)->next;
+		}
+	}
+	users->trim_at = users->cached + CACHED_MAX;
+}
+
+static int load_row(struct users *users, sqlite3_stmt *stmt, struct user **user)
 {
 	const uint8_t *handle = sqlite3_column_blob(stmt, 0);
 	const char *name = (const char *)sqlite3_column_text(stmt, 1);
 	int name_len = sqlite3_column_bytes(stmt, 1);
 	int64_t generation = sqlite3_column_int64(stmt, 2);
 	uint8_t expected[FAN_HANDLE_LEN];
-	struct user *user;
 
 	if (!name || sqlite3_column_bytes(stmt, 0) != FAN_HANDLE_LEN || generation < 1 ||
 	    generation > UINT32_MAX || fan_handle(expected, name, (size_t)name_len) ||
 	    memcmp(expected, handle, FAN_HANDLE_LEN) != 0)
 		return -EPROTO;
-	if (insert_cached(users, handle, name, (size_t)name_len, (uint32_t)generation, &user))
+	if (insert_cached(users, handle, name, (size_t)name_len, (uint32_t)generation, user))
 		return -ENOMEM;
-	user->durable = true;
+	(*user)->durable = true;
 	return 0;
 }
 
-static int load(struct users *users, char why[1024])
+static uint32_t count(sqlite3_stmt *stmt)
 {
-	sqlite3_stmt *all =
-		store_prepare(users->store, "SELECT handle, name, generation FROM users");
-	int rc = SQLITE_ERROR, err = -EIO;
+	int64_t cnt = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
 
-	while (all && (rc = sqlite3_step(all)) == SQLITE_ROW) {
-		err = load_row(users, all);
+	sqlite3_reset(stmt);
+	return (uint32_t)cnt;
+}
+
+static void count_rows(struct users *users)
+{
+	struct store_counts counts;
+
+	store_counts(users->store, &counts);
+	users->failures = counts.failures;
+	users->row_cnt = count(users->count);
+	users->plain_cnt = users->row_cnt - count(users->revoked_count);
+}
+
+/* Some that were counted never came to be, or never went, where a turn was undone. */
+static void count_again(struct users *users)
+{
+	struct store_counts counts;
+
+	store_counts(users->store, &counts);
+	if (counts.failures != users->failures)
+		count_rows(users);
+}
+
+/* Those who were revoked stay in memory: nobody has to ask the database whose token still holds. */
+static int load_revoked(struct users *users, char why[1024])
+{
+	sqlite3_stmt *revoked = store_prepare(users->store, "SELECT handle, name, generation "
+							    "FROM users WHERE generation > 1");
+	int rc = SQLITE_ERROR, err = -EIO;
+	struct user *user;
+
+	while (revoked && (rc = sqlite3_step(revoked)) == SQLITE_ROW) {
+		err = load_row(users, revoked, &user);
 		if (err)
 			break;
 	}
 	if (rc == SQLITE_DONE)
 		err = 0;
-	if (all)
-		sqlite3_reset(all);
+	if (revoked)
+		sqlite3_reset(revoked);
 	if (err)
 		snprintf(why, 1024,
 			 "the table users of the database cannot be read (%s): put back a copy of "
 			 "the "
 			 "database, or move it away and start anew",
 			 strerror(-err));
+	users->trim_at = users->cached + CACHED_MAX;
 	return err;
+}
+
+static bool prepare(struct users *users)
+{
+	struct store *store = users->store;
+
+	/* there already where its deletion was rolled back after we had forgotten the user */
+	users->insert = store_prepare(
+		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
+		       "ON CONFLICT (handle) DO NOTHING");
+	users->revoke = store_prepare(
+		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
+		       "ON CONFLICT (handle) DO UPDATE SET generation = excluded.generation");
+	users->remove = store_prepare(store, "DELETE FROM users WHERE handle = ?");
+	users->find = store_prepare(store, "SELECT handle, name, generation FROM users "
+					   "WHERE handle = ?");
+	users->from = store_prepare(store, "SELECT handle FROM users WHERE handle >= ? "
+					   "AND generation = 1 ORDER BY handle LIMIT ?");
+	users->count = store_prepare(store, "SELECT count(*) FROM users");
+	users->revoked_count =
+		store_prepare(store, "SELECT count(*) FROM users WHERE generation > 1");
+	return users->insert && users->revoke && users->remove && users->find && users->from &&
+	       users->count && users->revoked_count;
 }
 
 int users_open(struct users **out, struct store *store, uint32_t max, char why[1024])
@@ -142,16 +224,10 @@ int users_open(struct users **out, struct store *store, uint32_t max, char why[1
 	users->chain_mask = 1023;
 	users->chains = calloc(users->chain_mask + 1, sizeof(*users->chains));
 	randombytes_buf(users->hash_key, sizeof(users->hash_key));
-	/* there already where its deletion was rolled back after we had forgotten the user */
-	users->insert = store_prepare(
-		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
-		       "ON CONFLICT (handle) DO NOTHING");
-	users->revoke = store_prepare(
-		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
-		       "ON CONFLICT (handle) DO UPDATE SET generation = excluded.generation");
-	users->remove = store_prepare(store, "DELETE FROM users WHERE handle = ?");
-	if (users->chains && users->insert && users->revoke && users->remove)
-		err = load(users, why);
+	if (users->chains && prepare(users))
+		err = load_revoked(users, why);
+	if (!err)
+		count_rows(users);
 	if (err) {
 		users_close(users);
 		return err;
@@ -174,7 +250,7 @@ void users_close(struct users *users)
 	free(users);
 }
 
-struct user *users_find(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
+static struct user *find_cached(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
 {
 	struct user *user = *chain_of(users, handle);
 
@@ -183,28 +259,99 @@ struct user *users_find(const struct users *users, const uint8_t handle[FAN_HAND
 	return user;
 }
 
-/* Forgets a sixteenth of the idle, never-revoked users, so that it is seldom done. */
+/* From the database into the cache. -ENOENT: not there either. */
+static int look_up(struct users *users, const uint8_t handle[FAN_HANDLE_LEN], struct user **user)
+{
+	int rc, err = -EIO;
+
+	trim_cache(users);
+	sqlite3_bind_blob(users->find, 1, handle, FAN_HANDLE_LEN, SQLITE_TRANSIENT);
+	rc = sqlite3_step(users->find);
+	if (rc == SQLITE_ROW)
+		err = load_row(users, users->find, user);
+	else if (rc == SQLITE_DONE)
+		err = -ENOENT;
+	sqlite3_reset(users->find);
+	if (err && err != -ENOENT)
+		fan_log(FAN_LOG_ERROR, "database",
+			"a row of the table users cannot be read (%s): put back a copy of the "
+			"database",
+			strerror(-err));
+	return err;
+}
+
+struct user *users_find(struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
+{
+	struct user *user = find_cached(users, handle);
+
+	if (!user && look_up(users, handle, &user))
+		return NULL;
+	return user;
+}
+
+uint32_t users_generation(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
+{
+	const struct user *user = find_cached(users, handle);
+
+	return user ? user->generation : 1;
+}
+
+/* Whether it went, from the database and the cache. */
+static bool evict_one(struct users *users, const uint8_t handle[FAN_HANDLE_LEN])
+{
+	struct user **link = chain_of(users, handle);
+
+	while (*link && memcmp((*link)->handle, handle, FAN_HANDLE_LEN) != 0)
+		link = &(*link)->next;
+	if (*link && !is_idle(*link))
+		return false;
+	sqlite3_bind_blob(users->remove, 1, handle, FAN_HANDLE_LEN, SQLITE_TRANSIENT);
+	if (store_write(users->store, users->remove))
+		return false;
+	if (*link)
+		drop_cached(users, link);
+	users->row_cnt--;
+	users->plain_cnt--;
+	return true;
+}
+
+/* Up to `max` never-revoked users in the order of their handles; *out is the caller's. */
+static uint32_t list_from(struct users *users, const uint8_t from[FAN_HANDLE_LEN], uint32_t max,
+			  uint8_t (**out)[FAN_HANDLE_LEN])
+{
+	uint32_t cnt = 0;
+
+	*out = calloc(max, sizeof(**out));
+	sqlite3_bind_blob(users->from, 1, from, FAN_HANDLE_LEN, SQLITE_TRANSIENT);
+	sqlite3_bind_int64(users->from, 2, max);
+	while (*out && cnt < max && sqlite3_step(users->from) == SQLITE_ROW)
+		memcpy((*out)[cnt++], sqlite3_column_blob(users->from, 0), FAN_HANDLE_LEN);
+	sqlite3_reset(users->from);
+	return cnt;
+}
+
+/*
+ * Forgets a sixteenth of the idle, never-revoked users, so that it is seldom done. Looks at so many
+ * and no more, from anywhere: who is refused for it must not keep us busy.
+ */
 static void evict(struct users *users)
 {
-	uint32_t wanted = users->max / 16 + 1, start = randombytes_uniform(users->chain_mask + 1);
+	uint32_t wanted = users->max / 16 + 1;
+	uint32_t looks = EVICT_LOOKS * wanted + EVICT_LOOKS_1;
+	uint8_t start[FAN_HANDLE_LEN];
 
-	for (uint32_t i = 0; i <= users->chain_mask && wanted; i++) {
-		struct user **link = &users->chains[(start + i) & users->chain_mask];
+	randombytes_buf(start, sizeof(start));
+	for (unsigned round = 0; round < 2 && wanted; round++) { /* on from the start of all */
+		uint8_t(*handles)[FAN_HANDLE_LEN];
+		uint32_t cnt = list_from(users, start, looks, &handles);
 
-		while (*link && wanted) {
-			struct user *user = *link;
-
-			if (user->connections || user->pins || user->generation != 1) {
-				link = &user->next;
-				continue;
-			}
-			sqlite3_bind_blob(users->remove, 1, user->handle, FAN_HANDLE_LEN,
-					  SQLITE_TRANSIENT);
-			if (store_write(users->store, users->remove))
-				return;
-			drop_cached(users, link);
-			wanted--;
-		}
+		for (uint32_t i = 0; i < cnt && wanted; i++)
+			wanted -= evict_one(users, handles[i]);
+		free(handles);
+		looks -= cnt;
+		memset(start, 0, sizeof(start));
+		if (!looks)
+			break;
 	}
 }
 
@@ -249,6 +396,8 @@ static int write_added(struct users *users, struct user *user)
 		return err == -EEXIST ? -EIO : err;
 	}
 	user->pins++;
+	users->row_cnt++;
+	users->plain_cnt++;
 	store_on_durable(users->store, on_added, write);
 	return 0;
 }
@@ -261,10 +410,16 @@ int users_get(struct users *users, const char *name, size_t name_len, struct use
 
 	if (fan_handle(handle, name, name_len))
 		return -EINVAL;
-	user = users_find(users, handle);
+	user = find_cached(users, handle);
+	if (!user) {
+		err = look_up(users, handle, &user);
+		if (err && err != -ENOENT)
+			return err;
+	}
 	if (user && (user->name_len != name_len || memcmp(user->name, name, name_len) != 0))
 		return -EEXIST;
 	if (!user) {
+		count_again(users);
 		if (users->plain_cnt >= users->max)
 			evict(users);
 		if (users->plain_cnt >= users->max)
@@ -290,6 +445,8 @@ static void on_revoked(void *arg, int status)
 	user->pins--;
 	if (!status) {
 		write->users->plain_cnt -= user->generation == 1;
+		write->users->row_cnt += !user->durable;
+		write->users->plain_cnt += !user->durable && user->generation == 1;
 		user->generation = write->generation;
 		user->durable = true;
 	} else if (!user->pins) {
@@ -326,7 +483,8 @@ int users_revoke(struct users *users, struct user *user, users_on_revoked done, 
 	return 0;
 }
 
-uint32_t users_count(const struct users *users)
+uint32_t users_count(struct users *users)
 {
-	return users->cnt;
+	count_again(users);
+	return users->row_cnt;
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Users that Fanwire has met: name, handle, generation; a cache of the database's table, whole.
- * A user's row is durable before its first grant. Never-revoked users without a connection are
- * forgotten when room is needed; revoked ones never, for their generation counts.
+ * Users that Fanwire has met: name, handle, generation; a cache of the database's table. It holds
+ * all that were revoked, all that are in use, and some more; the rest is looked up on demand, so
+ * that a start does not depend on how many there are. A user's row is durable before its first
+ * grant. Never-revoked users without a connection are forgotten when room is needed; revoked ones
+ * never, for their generation counts. A user that an administrator vouches for needs no row.
  * Event-loop thread only.
  */
 #pragma once
@@ -28,11 +30,14 @@ struct user {
 	char name[FAN_NAME_MAX + 1];
 };
 
-/* Loads all users. `max`: users that were never revoked. */
+/* Loads those that were revoked. `max`: users that were never revoked. */
 int users_open(struct users **users, struct store *store, uint32_t max, char why[1024]);
 void users_close(struct users *users);
 
-struct user *users_find(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN]);
+/* NULL: never met, or forgotten. Pinned by nobody: good until the next find or get. */
+struct user *users_find(struct users *users, const uint8_t handle[FAN_HANDLE_LEN]);
+/* 1 of one that was never revoked, met or not. Does not ask the database. */
+uint32_t users_generation(const struct users *users, const uint8_t handle[FAN_HANDLE_LEN]);
 /*
  * The user of a name, added where it is new (look at ->durable). -EINVAL a bad name; -EEXIST
  * another name has this handle; -EDQUOT max users are connected; or the store's error.
@@ -44,4 +49,5 @@ int users_get(struct users *users, const char *name, size_t name_len, struct use
  */
 typedef void (*users_on_revoked)(void *arg, struct user *user, int status);
 int users_revoke(struct users *users, struct user *user, users_on_revoked done, void *arg);
-uint32_t users_count(const struct users *users);
+/* Rows in the database. */
+uint32_t users_count(struct users *users);

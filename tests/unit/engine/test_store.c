@@ -220,10 +220,10 @@ Test(store, another_schema_is_refused)
 
 	make_database();
 	sqlite3_open(path, &db);
-	sqlite3_exec(db, "PRAGMA user_version = 3", NULL, NULL, NULL);
+	sqlite3_exec(db, "PRAGMA user_version = 4", NULL, NULL, NULL);
 	sqlite3_close(db);
 	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
-	cr_assert_not_null(strstr(why, "schema 3"), "%s", why);
+	cr_assert_not_null(strstr(why, "schema 4"), "%s", why);
 }
 
 Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
@@ -308,6 +308,10 @@ Test(store, anothers_is_refused_and_taken_over_by_fresh_keys_alone)
 	cr_assert_eq(count_rows(), 200);
 }
 
+#define WITHOUT_VOUCHED                                                          \
+	"DROP TABLE vouched; DROP TABLE vouched_batch; DROP TABLE vouched_open;" \
+	"DROP TABLE vouched_state; DROP INDEX users_revoked;"
+
 Test(store, the_first_schema_is_taken_over)
 {
 	struct store_owner later = {.id = {1}};
@@ -316,14 +320,34 @@ Test(store, the_first_schema_is_taken_over)
 
 	make_database();
 	sqlite3_open(path, &db);
-	cr_assert_eq(
-		sqlite3_exec(db, "DROP TABLE owner; PRAGMA user_version = 1", NULL, NULL, NULL),
-		SQLITE_OK);
+	cr_assert_eq(sqlite3_exec(db, WITHOUT_VOUCHED "DROP TABLE owner; PRAGMA user_version = 1",
+				  NULL, NULL, NULL),
+		     SQLITE_OK);
 	sqlite3_close(db);
 	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
 	store_close(store);
 	later.id[0] = 2;
 	cr_assert_eq(store_open(&store, f.base, path, &later, why), -ENOTRECOVERABLE);
+	cr_assert_eq(count_rows(), 200);
+}
+
+Test(store, the_second_schema_is_taken_over_by_its_owner)
+{
+	struct store_owner later = {.id = {1}}, other = {.id = {2}};
+	struct store *store;
+	sqlite3 *db;
+
+	make_database();
+	sqlite3_open(path, &db);
+	cr_assert_eq(sqlite3_exec(db, WITHOUT_VOUCHED "PRAGMA user_version = 2", NULL, NULL, NULL),
+		     SQLITE_OK);
+	sqlite3_close(db);
+	cr_assert_eq(store_open(&store, f.base, path, &other, why), -ENOTRECOVERABLE);
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+		cr_assert_not_null(store_prepare(store, "SELECT * FROM vouched"));
+		store_close(store);
+	}
 	cr_assert_eq(count_rows(), 200);
 }
 
@@ -357,9 +381,10 @@ Test(store, the_first_schema_is_taken_over_at_once)
 
 	make_database();
 	sqlite3_open(path, &reader);
-	cr_assert_eq(
-		sqlite3_exec(reader, "DROP TABLE owner; PRAGMA user_version = 1", NULL, NULL, NULL),
-		SQLITE_OK);
+	cr_assert_eq(sqlite3_exec(reader,
+				  WITHOUT_VOUCHED "DROP TABLE owner; PRAGMA user_version = 1", NULL,
+				  NULL, NULL),
+		     SQLITE_OK);
 	sqlite3_close(reader);
 	sqlite3_open(path, &reader); /* keeps what is written in the -wal file */
 	cr_assert_eq(

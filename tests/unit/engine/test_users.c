@@ -114,7 +114,6 @@ Test(users, one_whose_deletion_was_rolled_back_comes_back)
 {
 	struct sqlite3_stmt *failing =
 		store_prepare(f.engine.store, "SELECT abs(-9223372036854775808)");
-	unsigned forgotten = 0;
 	uint8_t handle[FAN_HANDLE_LEN];
 	char name[16];
 
@@ -124,21 +123,50 @@ Test(users, one_whose_deletion_was_rolled_back_comes_back)
 	}
 	store_flush(f.engine.store);
 	get("one more");
+	cr_assert_eq(users_count(f.engine.users), f.config.max_users - f.config.max_users / 16);
 	cr_assert_neq(store_write(f.engine.store, failing), 0); /* undoes all of this turn */
 	store_flush(f.engine.store);
+	cr_assert_eq(users_count(f.engine.users), f.config.max_users);
 	for (unsigned i = 0; i < f.config.max_users; i++) {
 		snprintf(name, sizeof(name), "u%u", i);
 		fan_handle(handle, name, strlen(name));
-		if (users_find(f.engine.users, handle))
-			continue;
-		forgotten++;
-		if (users_count(f.engine.users) == f.config.max_users)
-			break;
-		get(name);
-		store_flush(f.engine.store);
+		cr_assert_not_null(users_find(f.engine.users, handle));
 		cr_assert(get(name)->durable);
 	}
-	cr_assert_gt(forgotten, 1);
+	fan_handle(handle, "one more", 8);
+	cr_assert_not(users_find(f.engine.users, handle)->durable);
+}
+
+Test(users, are_looked_up_when_they_are_asked_for)
+{
+	uint8_t handle[FAN_HANDLE_LEN], nobody[FAN_HANDLE_LEN];
+	uint32_t generation;
+
+	get("alice");
+	cr_assert_eq(users_revoke(f.engine.users, get("bob"), on_revoked, &generation), 0);
+	restart();
+	cr_assert_eq(users_count(f.engine.users), 2);
+	fan_handle(handle, "alice", 5);
+	fan_handle(nobody, "nobody", 6);
+	cr_assert_str_eq(users_find(f.engine.users, handle)->name, "alice");
+	cr_assert_null(users_find(f.engine.users, nobody));
+	cr_assert_eq(users_generation(f.engine.users, nobody), 1);
+	fan_handle(handle, "bob", 3);
+	cr_assert_eq(users_generation(f.engine.users, handle), 2);
+}
+
+Test(users, a_row_that_lies_about_its_handle_is_refused)
+{
+	struct user *user = NULL;
+	struct sqlite3_stmt *forge;
+
+	get("alice");
+	store_flush(f.engine.store);
+	forge = store_prepare(f.engine.store, "UPDATE users SET name = 'mallory'");
+	cr_assert_eq(store_write(f.engine.store, forge), 0);
+	restart();
+	cr_assert_lt(users_get(f.engine.users, "alice", 5, &user), 0);
+	cr_assert_null(user);
 }
 
 /* ---- publishers ---- */
