@@ -7,6 +7,7 @@
 #include <rte_lcore.h>
 #include <rte_version.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,8 +73,8 @@ static void config_fill(struct fan_config *config, const struct rig_options *opt
 	config->core_cnt = 1;
 	config->main_core = -1;
 	config->burst = options->burst;
-	config->hugepage_mb = MEMORY_MB;
-	config->huge_pages = machine_huge_pages_free() >= (uint64_t)MEMORY_MB << 20;
+	config->hugepage_mb = options->memory_mb ? options->memory_mb : MEMORY_MB;
+	config->huge_pages = machine_huge_pages_free() >= (uint64_t)config->hugepage_mb << 20;
 }
 
 int rig_start(struct rig *rig, const struct rig_options *options, char why[256])
@@ -180,10 +181,34 @@ void rig_close(struct rig *rig)
 	rig->dir_made = rig->dir_huge = false;
 }
 
+/* What the worker's lcore is to do, and word of its end. */
+struct call {
+	int (*work)(void *arg);
+	void *arg;
+	sem_t done;
+};
+
+static int call_work(void *arg)
+{
+	struct call *call = arg;
+	int status = call->work(call->arg);
+
+	sem_post(&call->done);
+	return status;
+}
+
+/* DPDK's own wait spins, perhaps on the worker's CPU. */
 void rig_call(int (*work)(void *arg), void *arg)
 {
-	if (rte_eal_remote_launch(work, arg, 1) == 0)
+	struct call call = {.work = work, .arg = arg};
+
+	sem_init(&call.done, 0, 0);
+	if (rte_eal_remote_launch(call_work, &call, 1) == 0) {
+		while (sem_wait(&call.done) && errno == EINTR)
+			;
 		rte_eal_wait_lcore(1);
+	}
+	sem_destroy(&call.done);
 }
 
 /* ---- what it is ---- */

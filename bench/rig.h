@@ -16,8 +16,9 @@ struct rig_options {
 	uint32_t users, fanout, sessions;
 	uint32_t large; /* connections of one more user, number `users`; 0: there is none */
 	unsigned payload_len, burst;
-	unsigned core;	 /* CPU of the worker */
-	const char *dir; /* for the regions; NULL: huge pages of our own, else /dev/shm */
+	unsigned core;	    /* CPU of the worker */
+	unsigned memory_mb; /* of DPDK's; 0: what a worker takes */
+	const char *dir;    /* for the regions; NULL: huge pages of our own, else /dev/shm */
 };
 
 struct rig {
