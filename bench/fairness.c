@@ -156,6 +156,7 @@ static void case_tell(json_t *told, enum fairness_case which, const struct fairn
 	figure(told, which, "p99_us", us(histogram_percentile(&run->latency, 99)));
 	figure(told, which, "p999_us", us(histogram_percentile(&run->latency, 99.9)));
 	figure(told, which, "max_us", us(run->latency.most));
+	figure(told, which, "cpu_share", run->cpu_share);
 	figure(told, which, "events_per_second", (double)run->others / seconds);
 	figure(told, which, "unfinished", (double)run->unfinished);
 	figure(told, which, "overflowed", (double)run->overflowed);

@@ -9,6 +9,7 @@
 #include <rte_udp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "dataplane/housekeeping.h"
 
@@ -225,11 +226,20 @@ static void segment_run(struct fairness *f, struct worker *w)
 	}
 }
 
+static double seconds(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 static int run_on_worker(void *arg)
 {
 	struct fairness *f = arg;
 	struct worker *w = f->rig->plane.workers[0];
 	enum fairness_case which = f->which;
+	double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
 	uint64_t left, sent = 0;
 
 	worker_enter(w);
@@ -246,6 +256,8 @@ static int run_on_worker(void *arg)
 	}
 	worker_leave(w);
 	f->run->pressed_sent = sent;
+	f->run->cpu_share =
+		(seconds(CLOCK_THREAD_CPUTIME_ID) - cpu) / (seconds(CLOCK_MONOTONIC) - wall);
 	return 0;
 }
 

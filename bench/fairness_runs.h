@@ -26,6 +26,7 @@ struct fairness_options {
 struct fairness_run {
 	struct histogram latency; /* of the others' events, in cycles */
 	uint64_t cycles;	  /* of the timed part */
+	double cpu_share;	  /* of the time, that the worker's CPU was the worker's */
 	uint64_t others;	  /* events that arrived */
 	uint64_t unfinished;	  /* of them, some copy of which was never seen */
 	uint64_t overflowed;	  /* datagrams that found the queue full */
