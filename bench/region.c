@@ -41,8 +41,7 @@ static uint64_t geometry(struct fan_registry *root, uint32_t users, uint32_t fan
 
 	users += large != 0;
 
-	root->bucket_cnt =
-		power_of_two(((uint64_t)users + GROUPS_PER_BUCKET - 1) / GROUPS_PER_BUCKET);
+	root->bucket_cnt = (users + GROUPS_PER_BUCKET - 1) / GROUPS_PER_BUCKET;
 	root->overflow_cnt = root->bucket_cnt / 4 + 64;
 	root->group_cnt = users;
 	root->endpoint_cnt = users * fanout + large;
@@ -86,7 +85,7 @@ static int bucket_add(struct bench_region *r, uint32_t *overflow_used, uint64_t 
 		      uint32_t group)
 {
 	struct fan_bucket *buckets = at(r, r->root->buckets_off);
-	struct fan_bucket *bucket = &buckets[(uint32_t)hash & (r->root->bucket_cnt - 1)];
+	struct fan_bucket *bucket = &buckets[fan_bucket_idx(r->root->bucket_cnt, hash)];
 	unsigned slot = 0;
 
 	for (;;) {
@@ -115,9 +114,8 @@ static void endpoints_fill(struct fan_endpoint *endpoints, const struct fan_grou
 		memcpy(endpoint->handle, group->handle, sizeof(endpoint->handle));
 		memcpy(endpoint->address, bench_peer, sizeof(endpoint->address));
 		endpoint->connection = first + i + 1;
-		endpoint->generation = 1;
 		endpoint->port = (uint16_t)(20000 + (first + i) % 4000);
-		endpoint->family = 4;
+		endpoint->hop = fan_hop(0, 4);
 	}
 }
 

@@ -24,9 +24,9 @@ void fanout_emit(struct worker *w, uint8_t *image, const struct fan_delivery *de
 		const struct fan_endpoint *endpoint = &endpoints[i];
 		const struct destination to = {
 			.address = endpoint->address,
-			.nexthop = endpoint->nexthop,
+			.nexthop = fan_endpoint_nexthop(endpoint),
 			.port = endpoint->port,
-			.family = endpoint->family,
+			.family = fan_endpoint_family(endpoint),
 		};
 
 		if (i + PREFETCH_AHEAD < cnt)
@@ -120,9 +120,8 @@ void fanout_challenge(struct worker *w, const struct fan_request *request)
 	uint8_t image[FAN_DELIVERY_LEN];
 	struct fan_endpoint endpoint = {
 		.connection = request->connection,
-		.nexthop = request->nexthop,
 		.port = request->port,
-		.family = request->family,
+		.hop = fan_hop(request->nexthop, request->family),
 	};
 	struct fan_delivery delivery = {
 		.type = FAN_TYPE_CHALLENGE,

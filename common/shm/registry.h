@@ -54,20 +54,41 @@ struct fan_group {
 _Static_assert(sizeof(struct fan_group) == 64, "group is one cache line");
 
 /*
- * One copy's destination. One cache line, immutable while its block is published. It repeats the
- * user's handle: the worker compares before it sends.
+ * A next hop and an address family in 16 bits, of endpoints and connections: bits 0-11 the next
+ * hop's index, bit 15 set for IPv6.
+ */
+#define FAN_HOP_NEXTHOP UINT16_C(0x0fff)
+#define FAN_HOP_IPV6	UINT16_C(0x8000)
+_Static_assert(FAN_NEXTHOPS_MAX - 1 == FAN_HOP_NEXTHOP, "every next hop has its index in a hop");
+
+static inline uint16_t fan_hop(uint32_t nexthop, uint8_t family)
+{
+	return (uint16_t)((nexthop & FAN_HOP_NEXTHOP) | (family == 6 ? FAN_HOP_IPV6 : 0));
+}
+
+/*
+ * One copy's destination. 48 bytes, so that four stand on three cache lines; immutable while its
+ * block is published. It repeats the user's handle: the worker compares before it sends.
  */
 struct fan_endpoint {
 	uint8_t handle[16];
 	uint8_t address[16]; /* IPv6, or IPv4 as v4-mapped */
 	uint64_t connection; /* id */
-	uint32_t generation; /* of the connection; in the table only, never on the wire */
-	uint32_t nexthop;    /* index */
+	uint32_t record;     /* index of the connection's record; W's own use */
 	uint16_t port;	     /* host byte order */
-	uint8_t family;	     /* 4 or 6 */
-	uint8_t pad[13];
+	uint16_t hop;	     /* fan_hop() */
 };
-_Static_assert(sizeof(struct fan_endpoint) == 64, "endpoint is one cache line");
+_Static_assert(sizeof(struct fan_endpoint) == 48, "four endpoints on three cache lines");
+
+static inline uint32_t fan_endpoint_nexthop(const struct fan_endpoint *endpoint)
+{
+	return endpoint->hop & FAN_HOP_NEXTHOP;
+}
+
+static inline uint8_t fan_endpoint_family(const struct fan_endpoint *endpoint)
+{
+	return endpoint->hop & FAN_HOP_IPV6 ? 6 : 4;
+}
 
 /* mac: bits 0..47 the destination MAC (first byte lowest), bit 63 set while resolved. */
 #define FAN_NEXTHOP_RESOLVED (UINT64_C(1) << 63)
@@ -103,30 +124,33 @@ struct fan_session {
 };
 _Static_assert(sizeof(struct fan_session) == 128, "session is two cache lines");
 
-/* A connection as fanwired remembers it across its own restarts. The dataplane never reads it. */
+/*
+ * A connection as fanwired remembers it across its own restarts. The dataplane never reads it; how
+ * it is packed is control/registry's own, which gives others a struct registry_connection. The
+ * user's handle is not in it, but in the connection's endpoints.
+ */
 enum fan_connection_state {
 	FAN_CONNECTION_FREE = 0,
 	FAN_CONNECTION_PENDING = 1, /* challenged; in no group; forgotten by a restart */
 	FAN_CONNECTION_ACTIVE = 2,
 	FAN_CONNECTION_ENDING = 3, /* leaves its groups, then waits for its grace period */
 };
+#define FAN_HOP_VOUCHED	    UINT16_C(0x1000) /* of a connection's hop: cookie 0, no lease */
+#define FAN_HOP_STATE	    UINT16_C(0x6000) /* of a connection's hop */
+#define FAN_HOP_STATE_SHIFT 13
 struct fan_connection {
 	uint64_t id;
-	uint8_t handle[16];
-	uint8_t address[16];
-	uint64_t cookie;	 /* of the scoped socket */
-	uint64_t lease_ns;	 /* CLOCK_MONOTONIC deadline */
-	uint64_t token_expiry_s; /* Unix time */
-	uint64_t since_s;	 /* Unix time of registration */
+	uint64_t cookie;     /* of the scoped socket; 0: vouched, the socket is none of ours */
+	uint8_t address[16]; /* IPv6, or IPv4 as v4-mapped */
 	uint32_t generation;
-	uint32_t nexthop;
 	uint32_t user_generation;
-	uint16_t port;
-	uint8_t family;
-	uint8_t state; /* enum fan_connection_state; __atomic */
-	uint8_t pad[40];
+	uint32_t lease;		 /* CLOCK_MONOTONIC deadline, tenths of a second; 0: none */
+	uint32_t token_expiry_s; /* Unix time; the last second there is: that one or later */
+	uint32_t since_s;	 /* Unix time of registration */
+	uint16_t port;		 /* host byte order */
+	uint16_t hop;		 /* fan_hop(), FAN_HOP_VOUCHED, state; __atomic */
 };
-_Static_assert(sizeof(struct fan_connection) == 128, "connection is two cache lines");
+_Static_assert(sizeof(struct fan_connection) == 56, "connection");
 
 /* Request to the dataplane. */
 enum fan_request_type { FAN_REQUEST_CHALLENGE = 1 };
@@ -170,7 +194,7 @@ struct fan_registry {
 	uint64_t sessions_off;
 	uint64_t nexthops_off;
 	uint64_t requests_off;
-	uint32_t bucket_cnt; /* power of two */
+	uint32_t bucket_cnt;
 	uint32_t overflow_cnt;
 	uint32_t group_cnt;
 	uint32_t endpoint_cnt;

@@ -55,7 +55,7 @@ static bool geometry_ok(const struct fan_registry *r, uint64_t size)
 	/* an index + 1 is what buckets store: it has to fit 32 bits too */
 	if (bucket_total >= UINT32_MAX || r->group_cnt == UINT32_MAX)
 		return false;
-	if (!is_power_of_two(r->bucket_cnt) || !is_power_of_two(r->session_cnt) ||
+	if (r->bucket_cnt == 0 || !is_power_of_two(r->session_cnt) ||
 	    !is_power_of_two(r->request_cnt) || r->nexthop_cnt > FAN_NEXTHOPS_MAX)
 		return false;
 	return extents_ok(extents, sizeof(extents) / sizeof(extents[0]), size);
@@ -80,7 +80,7 @@ int fan_table_init(struct fan_table *table, const struct fan_region *region)
 		.nexthops = (const void *)(base + geometry.nexthops_off),
 		.sessions = (const void *)(base + geometry.sessions_off),
 		.seed = {geometry.hash_seed[0], geometry.hash_seed[1]},
-		.bucket_mask = geometry.bucket_cnt - 1,
+		.bucket_cnt = geometry.bucket_cnt,
 		.bucket_total = geometry.bucket_cnt + geometry.overflow_cnt,
 		.group_cnt = geometry.group_cnt,
 		.endpoint_cnt = geometry.endpoint_cnt,

@@ -26,7 +26,7 @@ struct fan_table {
 	const struct fan_nexthop *nexthops;
 	const struct fan_session *sessions;
 	uint64_t seed[2];
-	uint32_t bucket_mask;
+	uint32_t bucket_cnt;   /* first-level */
 	uint32_t bucket_total; /* first-level and overflow */
 	uint32_t group_cnt;
 	uint32_t endpoint_cnt;
@@ -60,9 +60,15 @@ static inline uint64_t fan_table_hash(const uint64_t seed[2], const uint8_t hand
 	return fan_mix(lo ^ channel ^ seed[1], seed[0] ^ UINT64_C(0xe7037ed1a0b428db));
 }
 
+/* First-level bucket of a hash: its low 32 bits scaled to any count (Lemire, 2016). */
+static inline uint32_t fan_bucket_idx(uint32_t bucket_cnt, uint64_t hash)
+{
+	return (uint32_t)(((uint64_t)(uint32_t)hash * bucket_cnt) >> 32);
+}
+
 static inline uint32_t fan_table_bucket_idx(const struct fan_table *t, uint64_t hash)
 {
-	return (uint32_t)hash & t->bucket_mask;
+	return fan_bucket_idx(t->bucket_cnt, hash);
 }
 
 /* Never 0: 0 marks an empty slot. */

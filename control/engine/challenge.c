@@ -27,24 +27,23 @@ static bool is_vouched(const struct fan_config *config, const struct message_add
 
 static int add_record(struct registrations *all, struct registration *r, struct moment now)
 {
-	const struct fan_connection *record;
-	struct fan_connection spec = {.id = r->id,
-				      .cookie = r->cookie,
-				      .lease_ns = r->end_ns,
-				      .token_expiry_s = r->token_expiry_s,
-				      .since_s = now.unix_s,
-				      .generation = r->generation,
-				      .nexthop = r->nexthop,
-				      .user_generation = r->user_generation,
-				      .port = r->address.port,
-				      .family = r->address.family};
+	struct registry_connection record = {.id = r->id,
+					     .cookie = r->cookie,
+					     .lease_ns = r->end_ns,
+					     .token_expiry_s = r->token_expiry_s,
+					     .since_s = now.unix_s,
+					     .generation = r->generation,
+					     .nexthop = r->nexthop,
+					     .user_generation = r->user_generation,
+					     .port = r->address.port,
+					     .family = r->address.family};
 	int err;
 
-	memcpy(spec.handle, r->user->handle, FAN_HANDLE_LEN);
-	memcpy(spec.address, r->address.bytes, sizeof(spec.address));
-	err = registry_connection_add(all->engine->registry, &spec, &record);
+	memcpy(record.handle, r->user->handle, FAN_HANDLE_LEN);
+	memcpy(record.address, r->address.bytes, sizeof(record.address));
+	err = registry_connection_add(all->engine->registry, &record, &record);
 	if (!err)
-		r->generation = record->generation;
+		r->generation = record.generation;
 	return err;
 }
 

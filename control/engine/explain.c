@@ -8,6 +8,8 @@
 #include "control/engine/registrations.h"
 #include "control/registry/registry.h"
 
+#define ENDING_MAX 1024 /* of one user that are told */
+
 struct question {
 	struct http_call *call;
 	const char *user, *channel_name; /* "" : all */
@@ -94,16 +96,13 @@ static void judge(struct question *q, const struct registration *r)
 /* Records of this user that have left the table and wait for their grace period. */
 static void judge_ending(struct question *q)
 {
-	const struct registry *registry = q->call->engine->registry;
-	const struct fan_connection *c;
-	uint32_t cursor = 0;
+	uint64_t ids[ENDING_MAX];
+	unsigned cnt = registry_user_ending(q->call->engine->registry, q->handle, ids, ENDING_MAX);
 
-	while ((c = registry_connection_next(registry, &cursor)))
-		if (c->state == FAN_CONNECTION_ENDING &&
-		    memcmp(c->handle, q->handle, FAN_HANDLE_LEN) == 0)
-			json_array_append_new(q->would_not,
-					      json_pack("{s:o, s:s}", "id", http_json_id(c->id),
-							"reason", "ended"));
+	for (unsigned i = 0; i < cnt && i < ENDING_MAX; i++)
+		json_array_append_new(
+			q->would_not,
+			json_pack("{s:o, s:s}", "id", http_json_id(ids[i]), "reason", "ended"));
 }
 
 static const struct fan_group_state *group_state(const struct question *q)

@@ -37,7 +37,7 @@ static json_t *json_channel(const struct registration *r, uint64_t channel)
 	return json_string(text);
 }
 
-static json_t *json_channels(const struct engine *engine, const struct fan_connection *c)
+static json_t *json_channels(const struct engine *engine, const struct registry_connection *c)
 {
 	const struct registration *r = registrations_find(engine->registrations, c->id);
 	uint64_t channels[CHANNELS_MAX];
@@ -51,7 +51,7 @@ static json_t *json_channels(const struct engine *engine, const struct fan_conne
 	return list;
 }
 
-static json_t *json_connection(const struct http_call *call, const struct fan_connection *c)
+static json_t *json_connection(const struct http_call *call, const struct registry_connection *c)
 {
 	const struct user *user = users_find(call->engine->users, c->handle);
 	char address[46];
@@ -67,40 +67,104 @@ static json_t *json_connection(const struct http_call *call, const struct fan_co
 			 json_channels(call->engine, c));
 }
 
-static int by_id(const void *a, const void *b)
-{
-	const struct fan_connection *const *left = a, *const *right = b;
+/* The `max` least ids that were met, as a heap: the largest of them stands first. */
+struct page {
+	uint64_t *ids;
+	size_t cnt, max;
+};
 
-	return (*left)->id < (*right)->id ? -1 : (*left)->id > (*right)->id;
+static void page_sink(struct page *page, uint64_t id)
+{
+	size_t at = 0;
+
+	for (;;) {
+		size_t child = 2 * at + 1;
+
+		if (child + 1 < page->cnt && page->ids[child + 1] > page->ids[child])
+			child++;
+		if (child >= page->cnt || page->ids[child] <= id)
+			break;
+		page->ids[at] = page->ids[child];
+		at = child;
+	}
+	page->ids[at] = id;
 }
 
-/* Those after an id, of one user or of all, in the order of their ids; *out is the caller's. */
-static size_t collect(const struct engine *engine, const uint8_t *handle, uint64_t after,
-		      const struct fan_connection ***out)
+static void page_add(struct page *page, uint64_t id)
 {
-	const struct fan_connection **list =
-		calloc(registry_root(engine->registry)->connection_cnt, sizeof(*list));
-	const struct fan_connection *c;
-	uint32_t cursor = 0;
-	size_t cnt = 0;
+	size_t at = page->cnt;
 
-	while (list && (c = registry_connection_next(engine->registry, &cursor)))
-		if (c->id > after && (!handle || memcmp(c->handle, handle, FAN_HANDLE_LEN) == 0))
-			list[cnt++] = c;
-	if (cnt)
-		qsort(list, cnt, sizeof(*list), by_id);
-	*out = list;
-	return cnt;
+	if (page->cnt == page->max) {
+		if (id < page->ids[0])
+			page_sink(page, id);
+		return;
+	}
+	page->cnt++;
+	for (; at && page->ids[(at - 1) / 2] < id; at = (at - 1) / 2)
+		page->ids[at] = page->ids[(at - 1) / 2];
+	page->ids[at] = id;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	const uint64_t *left = a, *right = b;
+
+	return *left < *right ? -1 : *left > *right;
+}
+
+/* Those of one user: his own lists say it, however many others there are. */
+static void collect_user(const struct engine *engine, const uint8_t handle[FAN_HANDLE_LEN],
+			 uint64_t after, struct page *page)
+{
+	unsigned live = registry_user_connections(engine->registry, handle, NULL, 0);
+	unsigned ending = registry_user_ending(engine->registry, handle, NULL, 0);
+	uint64_t *ids = calloc(live + ending + 1, sizeof(*ids));
+
+	if (!ids)
+		return;
+	registry_user_connections(engine->registry, handle, ids, live);
+	registry_user_ending(engine->registry, handle, ids + live, ending);
+	for (unsigned i = 0; i < live + ending; i++)
+		if (ids[i] > after)
+			page_add(page, ids[i]);
+	free(ids);
+}
+
+/* The first ids after `after`, of one user (handle) or of all, in their order. */
+static void collect(const struct engine *engine, const uint8_t *handle, uint64_t after,
+		    struct page *page)
+{
+	struct registry_connection c;
+	uint32_t cursor = 0;
+
+	if (handle)
+		collect_user(engine, handle, after, page);
+	else
+		while (registry_connection_next(engine->registry, &cursor, &c))
+			if (c.id > after)
+				page_add(page, c.id);
+	if (page->cnt)
+		qsort(page->ids, page->cnt, sizeof(*page->ids), ascending);
+}
+
+static json_t *json_page(const struct http_call *call, const struct page *page, size_t cnt)
+{
+	struct registry_connection c;
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < page->cnt && i < cnt; i++)
+		if (registry_connection(call->engine->registry, page->ids[i], &c))
+			json_array_append_new(list, json_connection(call, &c));
+	return list;
 }
 
 void http_connections_list(struct http_call *call)
 {
 	const char *user, *after_text = evhttp_find_header(&call->query, "after");
-	const struct fan_connection **found;
+	struct page page = {0};
 	uint64_t after = 0, limit = LIMIT_DEFAULT;
 	uint8_t handle[FAN_HANDLE_LEN];
-	json_t *list, *next = json_null();
-	size_t cnt;
+	json_t *next = json_null();
 
 	if (!http_query_string(call, "user", false, &user) ||
 	    !http_query_number(call, "limit", 1, LIMIT_MAX, &limit))
@@ -111,14 +175,16 @@ void http_connections_list(struct http_call *call)
 	}
 	if (user)
 		fan_handle(handle, user, strlen(user));
-	cnt = collect(call->engine, user ? handle : NULL, after, &found);
-	list = json_array();
-	for (size_t i = 0; i < cnt && i < limit; i++)
-		json_array_append_new(list, json_connection(call, found[i]));
-	if (cnt > limit)
-		next = http_json_id(found[limit - 1]->id);
-	free(found);
-	http_reply(call, 200, json_pack("{s:o, s:o}", "connections", list, "next", next));
+	page.max = limit + 1; /* one more tells whether there are more */
+	page.ids = calloc(page.max, sizeof(*page.ids));
+	if (page.ids)
+		collect(call->engine, user ? handle : NULL, after, &page);
+	if (page.cnt > limit)
+		next = http_json_id(page.ids[limit - 1]);
+	http_reply(call, 200,
+		   json_pack("{s:o, s:o}", "connections", json_page(call, &page, limit), "next",
+			     next));
+	free(page.ids);
 }
 
 void http_connection_end(struct http_call *call)

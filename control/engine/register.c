@@ -86,7 +86,7 @@ static bool check_token(const struct registrations *all, const char *text, struc
 static bool check_id(struct registrations *all, const struct message *message,
 		     const struct token_claims *claims, struct refusal *refusal)
 {
-	const struct fan_connection *record;
+	struct registry_connection record;
 	const struct registration *r;
 	uint8_t handle[FAN_HANDLE_LEN];
 
@@ -103,8 +103,8 @@ static bool check_id(struct registrations *all, const struct message *message,
 		return refuse(refusal, MESSAGE_ERROR_CONNECTION_FOREIGN,
 			      "this connection id belongs to another user; ask for another one");
 	}
-	record = registry_connection(all->engine->registry, message->id);
-	if (!r && record && memcmp(record->handle, handle, FAN_HANDLE_LEN) != 0)
+	if (!r && registry_connection(all->engine->registry, message->id, &record) &&
+	    memcmp(record.handle, handle, FAN_HANDLE_LEN) != 0)
 		return refuse(refusal, MESSAGE_ERROR_BUSY,
 			      "this connection id was just let go by another user; try again "
 			      "in a moment or ask for another one");
@@ -185,13 +185,14 @@ static bool check_groups(struct registrations *all, const struct registration *r
 
 static uint64_t draw_id(const struct registrations *all)
 {
+	struct registry_connection taken;
 	uint64_t id;
 
 	do {
 		randombytes_buf(&id, sizeof(id));
 		id &= FAN_CONNECTION_ID_MASK;
 	} while (!id || registrations_find(all, id) ||
-		 registry_connection(all->engine->registry, id));
+		 registry_connection(all->engine->registry, id, &taken));
 	return id;
 }
 

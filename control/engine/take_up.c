@@ -10,7 +10,7 @@
 #include "control/link.h"
 #include "control/registry/registry.h"
 
-static void hold(struct registrations *all, const struct fan_connection *c, bool ends)
+static void hold(struct registrations *all, const struct registry_connection *c, bool ends)
 {
 	struct message held = {.type = MESSAGE_HOLD, .id = c->id};
 
@@ -25,7 +25,8 @@ static void hold(struct registrations *all, const struct fan_connection *c, bool
 }
 
 /* An active record of the last run: its lease goes on, and never ended while we were down. */
-static int take_up(struct registrations *all, const struct fan_connection *c, struct user *user)
+static int take_up(struct registrations *all, const struct registry_connection *c,
+		   struct user *user)
 {
 	uint64_t reattach_s = all->engine->config->reattach_s, end_ns = c->lease_ns;
 	uint64_t reattach_ns = all->started_ns + reattach_s * ENGINE_NS_PER_S;
@@ -55,7 +56,7 @@ static int take_up(struct registrations *all, const struct fan_connection *c, st
 }
 
 /* Pending ones are forgotten by a restart; so is one whose user the database does not know so. */
-static int take_up_or_end(struct registrations *all, const struct fan_connection *c)
+static int take_up_or_end(struct registrations *all, const struct registry_connection *c)
 {
 	struct user *user = users_find(all->engine->users, c->handle);
 
@@ -72,12 +73,12 @@ static int take_up_or_end(struct registrations *all, const struct fan_connection
 int registrations_take_up(struct registrations *all)
 {
 	struct message hello = {.type = MESSAGE_HELLO};
-	const struct fan_connection *c;
+	struct registry_connection c;
 	uint32_t cursor = 0;
 	int err = 0;
 
-	while (!err && (c = registry_connection_next(all->engine->registry, &cursor)))
-		err = take_up_or_end(all, c);
+	while (!err && registry_connection_next(all->engine->registry, &cursor, &c))
+		err = take_up_or_end(all, &c);
 	link_to_agent(all->engine->link, &hello);
 	return err;
 }

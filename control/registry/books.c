@@ -69,8 +69,8 @@ static uint32_t user_get(struct registry *r, const uint8_t handle[16])
 	if (user != NONE)
 		return user;
 	user = stack_pop(&r->free_users);
-	r->users[user] =
-		(struct user){.connections = NONE, .groups = NONE, .lingering = {NONE, NONE}};
+	r->users[user] = (struct user){
+		.connections = NONE, .groups = NONE, .ending = NONE, .lingering = {NONE, NONE}};
 	memcpy(r->users[user].handle, handle, 16);
 	index_add(&r->handles, handle_hash(r, handle), user);
 	return user;
@@ -80,40 +80,69 @@ static void user_put(struct registry *r, uint32_t user)
 {
 	const struct user *u = &r->users[user];
 
-	if (u->connections != NONE || u->groups != NONE)
+	if (u->connections != NONE || u->groups != NONE || u->ending != NONE)
 		return;
 	index_del(&r->handles, handle_hash(r, u->handle), user);
 	stack_push(&r->free_users, user);
 }
 
-void user_link_connection(struct registry *r, uint32_t connection)
+static void list_push(struct registry *r, uint32_t *head, uint32_t connection, uint32_t user)
 {
-	uint32_t user = user_get(r, r->connections[connection].handle);
-	struct user *u = &r->users[user];
-
 	r->connection_books[connection].link =
-		(struct link){.user = user, .prev = NONE, .next = u->connections};
-	if (u->connections != NONE)
-		r->connection_books[u->connections].link.prev = connection;
-	u->connections = connection;
-	if (u->connection_cnt++ == 0)
-		r->counts.users++;
+		(struct link){.user = user, .prev = NONE, .next = *head};
+	if (*head != NONE)
+		r->connection_books[*head].link.prev = connection;
+	*head = connection;
 }
 
-void user_unlink_connection(struct registry *r, uint32_t connection)
+static void list_remove(struct registry *r, uint32_t *head, uint32_t connection)
 {
-	struct link *link = &r->connection_books[connection].link;
-	struct user *u = &r->users[link->user];
+	const struct link *link = &r->connection_books[connection].link;
 
 	if (link->next != NONE)
 		r->connection_books[link->next].link.prev = link->prev;
 	if (link->prev != NONE)
 		r->connection_books[link->prev].link.next = link->next;
 	else
-		u->connections = link->next;
+		*head = link->next;
+}
+
+void user_link_connection(struct registry *r, uint32_t connection, const uint8_t handle[16])
+{
+	uint32_t user = user_get(r, handle);
+	struct user *u = &r->users[user];
+
+	list_push(r, &u->connections, connection, user);
+	if (u->connection_cnt++ == 0)
+		r->counts.users++;
+}
+
+void user_unlink_connection(struct registry *r, uint32_t connection)
+{
+	uint32_t user = r->connection_books[connection].link.user;
+	struct user *u = &r->users[user];
+
+	list_remove(r, &u->connections, connection);
 	if (--u->connection_cnt == 0)
 		r->counts.users--;
-	user_put(r, link->user);
+	user_link_ending(r, connection, user);
+}
+
+void user_link_ending(struct registry *r, uint32_t connection, uint32_t user)
+{
+	list_push(r, &r->users[user].ending, connection, user);
+}
+
+void user_unlink_ending(struct registry *r, uint32_t connection)
+{
+	struct link *link = &r->connection_books[connection].link;
+	uint32_t user = link->user;
+
+	if (user == NONE)
+		return;
+	list_remove(r, &r->users[user].ending, connection);
+	link->user = NONE;
+	user_put(r, user);
 }
 
 void user_link_group(struct registry *r, uint32_t group)
@@ -201,7 +230,8 @@ int books_init(struct registry *r)
 	if (!r->users || !r->connection_books || !r->group_books || !r->memberships)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < root->connection_cnt; i++)
-		r->connection_books[i].memberships = NONE;
+		r->connection_books[i] =
+			(struct connection_books){.link.user = NONE, .memberships = NONE};
 	r->lingering = (struct linger_list){NONE, NONE};
 	if (!stack_init(&r->free_users, user_cnt, true) ||
 	    !stack_init(&r->free_memberships, root->endpoint_cnt, true) ||

@@ -156,6 +156,6 @@ void bucket_del(struct registry *r, uint64_t hash, uint32_t group)
 	__atomic_store_n(&r->buckets[slot.bucket].group[slot.idx], 0, __ATOMIC_RELEASE);
 	step(r, "slot fingerprint clear");
 	fp_store(&r->buckets[slot.bucket], slot.idx, 0);
-	if (slot.bucket > r->table.bucket_mask)
+	if (slot.bucket >= r->table.bucket_cnt)
 		bucket_trim(r, fan_table_bucket_idx(&r->table, hash));
 }

@@ -89,7 +89,7 @@ static uint32_t overflow_needed(const struct registry *r)
 static int join_plan(struct registry *r, uint32_t connection, uint64_t channel,
 		     const struct registry_user_keys *keys)
 {
-	const uint8_t *handle = r->connections[connection].handle;
+	const uint8_t *handle = connection_handle(r, connection);
 	struct plan *plan = &r->plan[r->plan_cnt];
 	uint32_t cnt = 0, first;
 
@@ -178,17 +178,19 @@ int registry_groups_check(struct registry *r, const uint8_t handle[16], const ui
 
 /* ---- activation ---- */
 
-static void endpoint_fill(struct fan_endpoint *endpoint, const struct fan_connection *connection)
+static void endpoint_fill(const struct registry *r, struct fan_endpoint *endpoint,
+			  uint32_t connection)
 {
+	const struct fan_connection *record = &r->connections[connection];
+
 	*endpoint = (struct fan_endpoint){
-		.connection = connection->id,
-		.generation = connection->generation,
-		.nexthop = connection->nexthop,
-		.port = connection->port,
-		.family = connection->family,
+		.connection = record->id,
+		.record = connection,
+		.port = record->port,
+		.hop = record->hop & (FAN_HOP_NEXTHOP | FAN_HOP_IPV6),
 	};
-	memcpy(endpoint->handle, connection->handle, 16);
-	memcpy(endpoint->address, connection->address, 16);
+	memcpy(endpoint->handle, connection_handle(r, connection), 16);
+	memcpy(endpoint->address, record->address, 16);
 }
 
 static void group_fill(struct registry *r, const struct plan *plan, uint32_t connection,
@@ -208,7 +210,7 @@ static void group_fill(struct registry *r, const struct plan *plan, uint32_t con
 		.user_generation = keys->user_generation,
 		.key_generation = keys->key_generation,
 	};
-	memcpy(group->handle, r->connections[connection].handle, 16);
+	memcpy(group->handle, connection_handle(r, connection), 16);
 	memcpy(group->tag_key, keys->tag_key, sizeof(group->tag_key));
 }
 
@@ -218,7 +220,7 @@ static void members_move(struct registry *r, uint32_t from, uint32_t to)
 	uint32_t first, cnt = group_block(r, from, &first);
 
 	for (uint32_t i = 0; i < cnt; i++) {
-		uint32_t member = connection_find(r, r->endpoints[first + i].connection);
+		uint32_t member = r->endpoints[first + i].record;
 
 		membership_del(r, member, from);
 		membership_add(r, member, to);
@@ -258,7 +260,7 @@ static void join(struct registry *r, const struct plan *plan, uint32_t connectio
 		old_cnt = group_block(r, plan->group, &old_first);
 	step(r, "block fill");
 	memcpy(block, &r->endpoints[old_first], old_cnt * sizeof(*block));
-	endpoint_fill(&block[old_cnt], &r->connections[connection]);
+	endpoint_fill(r, &block[old_cnt], connection);
 	r->counts.endpoints_used++;
 	if (plan->new_group != NONE) {
 		join_new(r, plan, connection, keys);
@@ -277,7 +279,7 @@ static int activation_check(struct registry *r, uint64_t id, const uint64_t *cha
 	*connection = connection_find(r, id);
 	if (*connection == NONE)
 		return registry_fail(r, -ENOENT, "no such connection; it may have ended meanwhile");
-	if (r->connections[*connection].state != FAN_CONNECTION_PENDING)
+	if (connection_state(&r->connections[*connection]) != FAN_CONNECTION_PENDING)
 		return registry_fail(r, -EALREADY, "the connection is not pending any more");
 	if (channel_cnt > CHANNELS_MAX)
 		return registry_fail(r, -E2BIG,
@@ -310,7 +312,7 @@ int registry_connection_activate(struct registry *r, uint64_t id,
 		return rc;
 	args.generation = r->connections[connection].generation;
 	args.incarnation = r->root->next_incarnation;
-	memcpy(args.handle, r->connections[connection].handle, 16);
+	memcpy(args.handle, connection_handle(r, connection), 16);
 	args.channel_cnt = r->plan_cnt;
 	for (unsigned i = 0; i < r->plan_cnt; i++)
 		args.channels[i] = r->plan[i].channel;
@@ -318,9 +320,7 @@ int registry_connection_activate(struct registry *r, uint64_t id,
 	for (unsigned i = 0; i < r->plan_cnt; i++)
 		join(r, &r->plan[i], connection, keys);
 	step(r, "state active");
-	/* Release: it stands in all of its groups. Pairs with sweep() of the next fanwired. */
-	__atomic_store_n(&r->connections[connection].state, FAN_CONNECTION_ACTIVE,
-			 __ATOMIC_RELEASE);
+	connection_set_state(&r->connections[connection], FAN_CONNECTION_ACTIVE);
 	intent_end(r);
 	r->counts.connections_pending--;
 	r->counts.connections_active++;
@@ -389,13 +389,14 @@ void leave_run(struct registry *r, uint32_t connection)
 
 void connection_end(struct registry *r, uint32_t connection)
 {
-	uint8_t state = r->connections[connection].state;
+	enum fan_connection_state state = connection_state(&r->connections[connection]);
 
 	step(r, "state ending");
-	/* Release: as in activation; pairs with sweep() of the next fanwired. */
-	__atomic_store_n(&r->connections[connection].state, FAN_CONNECTION_ENDING,
-			 __ATOMIC_RELEASE);
-	user_unlink_connection(r, connection);
+	connection_set_state(&r->connections[connection], FAN_CONNECTION_ENDING);
+	if (r->connection_books[connection].link.user != NONE)
+		user_unlink_connection(r, connection);
+	else if (state == FAN_CONNECTION_ACTIVE)
+		r->groupless--;
 	if (state == FAN_CONNECTION_PENDING)
 		r->counts.connections_pending--;
 	else
@@ -416,7 +417,7 @@ static void deletion_args(const struct registry *r, uint32_t connection, struct 
 {
 	args->connection = r->connections[connection].id;
 	args->generation = r->connections[connection].generation;
-	memcpy(args->handle, r->connections[connection].handle, 16);
+	memcpy(args->handle, connection_handle(r, connection), 16);
 }
 
 void leaving_finish(struct registry *r)
@@ -446,7 +447,7 @@ int registry_connection_del(struct registry *r, uint64_t id, uint32_t generation
 	if (r->connections[connection].generation != generation)
 		return registry_fail(r, -ESTALE, "the connection's generation is %u, not %u",
 				     r->connections[connection].generation, generation);
-	if (r->connections[connection].state == FAN_CONNECTION_ENDING)
+	if (connection_state(&r->connections[connection]) == FAN_CONNECTION_ENDING)
 		return registry_fail(r, -EALREADY, "the connection is ending already");
 	if (leave_plan(r, connection) < 0) {
 		connection_end(r, connection);
@@ -470,24 +471,28 @@ static void revoke_group(struct registry *r, uint32_t group)
 	uint32_t first, cnt = group_block(r, group, &first);
 
 	for (uint32_t i = 0; i < cnt; i++)
-		membership_del(r, connection_find(r, r->endpoints[first + i].connection), group);
+		membership_del(r, r->endpoints[first + i].record, group);
 	r->counts.endpoints_used -= cnt;
 	group_unlink(r, group);
 }
 
+/*
+ * The connections first: after a kill in between, who has no group any more must be ENDING, for
+ * nothing would say whose he was.
+ */
 void revoke_run(struct registry *r, const uint8_t handle[16])
 {
 	uint32_t user;
 
-	/* The user's record goes with its last group or connection: looked up each time. */
-	while ((user = user_find(r, handle)) != NONE && r->users[user].groups != NONE)
-		revoke_group(r, r->users[user].groups);
+	/* The user's record goes with the last that names it: looked up each time. */
 	while ((user = user_find(r, handle)) != NONE && r->users[user].connections != NONE) {
 		uint32_t connection = r->users[user].connections;
 
 		connection_end(r, connection);
 		retire(r, RETIRED_CONNECTION, connection, 1);
 	}
+	while ((user = user_find(r, handle)) != NONE && r->users[user].groups != NONE)
+		revoke_group(r, r->users[user].groups);
 }
 
 int registry_user_revoke(struct registry *r, const uint8_t handle[16])

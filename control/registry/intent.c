@@ -45,8 +45,10 @@ static uint32_t subject(const struct registry *r, const struct intent_args *args
 {
 	uint32_t connection = connection_find(r, args->connection);
 
-	if (connection == NONE || r->connections[connection].generation != args->generation ||
-	    memcmp(r->connections[connection].handle, args->handle, 16) != 0)
+	if (connection == NONE || r->connections[connection].generation != args->generation)
+		return NONE;
+	if (r->connection_books[connection].link.user != NONE && /* else it is in no group now */
+	    memcmp(connection_handle(r, connection), args->handle, 16) != 0)
 		return NONE;
 	return connection;
 }
@@ -72,7 +74,7 @@ static int undo_activate(struct registry *r, const struct intent_args *args)
 
 	if (connection == NONE || args->channel_cnt == 0 || args->channel_cnt > MEMBERSHIPS_MAX)
 		return corrupt(r, "activates a connection that is not there");
-	if (r->connections[connection].state != FAN_CONNECTION_PENDING)
+	if (connection_state(&r->connections[connection]) != FAN_CONNECTION_PENDING)
 		return 0; /* it was complete */
 	rc = leave_plan(r, connection);
 	if (rc < 0) /* it is the last of each block: leaving takes no memory */
@@ -92,7 +94,7 @@ static int redo_del(struct registry *r, const struct intent_args *args)
 
 	if (connection == NONE)
 		return corrupt(r, "deletes a connection that is not there");
-	if (r->connections[connection].state == FAN_CONNECTION_ENDING)
+	if (connection_state(&r->connections[connection]) == FAN_CONNECTION_ENDING)
 		return 0;
 	connection_end(r, connection);
 	connection_leave_later(r, connection);

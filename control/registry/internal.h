@@ -35,12 +35,13 @@ struct user {
 	uint8_t handle[16];
 	uint32_t connections; /* first live (PENDING or ACTIVE) one */
 	uint32_t groups;      /* first one in the table */
+	uint32_t ending;      /* first ENDING connection that is known to be his */
 	uint32_t connection_cnt, group_cnt;
 	struct linger_list lingering;
 };
 
-struct link { /* place in the user's list */
-	uint32_t user;
+struct link {	       /* place in the user's list */
+	uint32_t user; /* of a connection NONE: not known, after a takeover */
 	uint32_t prev, next;
 };
 
@@ -144,6 +145,7 @@ struct registry {
 	struct membership *memberships;
 	struct stack free_users, free_connections, free_groups, free_overflow, free_sessions;
 	struct stack free_memberships;
+	uint32_t groupless; /* ACTIVE records that a takeover has met in no group yet */
 	struct block_pool blocks;
 	struct linger_list lingering;
 	struct registry_counts counts;
@@ -201,13 +203,23 @@ uint32_t user_find(const struct registry *r, const uint8_t handle[16]);
 void ids_add(struct registry *r, uint32_t connection);
 void ids_del(struct registry *r, uint32_t connection);
 /* Into and out of the user's lists; the user's record comes and goes with them. */
-void user_link_connection(struct registry *r, uint32_t connection);
+void user_link_connection(struct registry *r, uint32_t connection, const uint8_t handle[16]);
+/* From the live ones to the ENDING ones, and from those, if it is there, to nowhere. */
 void user_unlink_connection(struct registry *r, uint32_t connection);
+void user_link_ending(struct registry *r, uint32_t connection, uint32_t user);
+void user_unlink_ending(struct registry *r, uint32_t connection);
 void user_link_group(struct registry *r, uint32_t group);
 void user_unlink_group(struct registry *r, uint32_t group);
 void membership_add(struct registry *r, uint32_t connection, uint32_t group);
 void membership_del(struct registry *r, uint32_t connection, uint32_t group);
 bool membership_has(const struct registry *r, uint32_t connection, uint32_t group);
+
+/* ---- connection.c ---- */
+enum fan_connection_state connection_state(const struct fan_connection *connection);
+/* One word, with release: what the state says of the record and its groups is written. */
+void connection_set_state(struct fan_connection *connection, enum fan_connection_state state);
+/* Of its user; zeros where that is not known. */
+const uint8_t *connection_handle(const struct registry *r, uint32_t connection);
 
 /* ---- bucket.c ---- */
 uint64_t group_hash(const struct registry *r, uint32_t group);

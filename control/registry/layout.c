@@ -12,6 +12,7 @@
 /* Endpoints for the worst case of every connection in all of its threads, up to this many. */
 #define ENDPOINTS_WORST (UINT64_C(1) << 18)
 #define THREADS_MEAN	3u
+#define GROUPS_A_BUCKET 5u
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -66,7 +67,7 @@ static uint64_t geometry(struct fan_registry *root, const struct fan_config *con
 	uint64_t end = sizeof(*root);
 
 	root->group_cnt = config->max_groups + config->max_groups / 8 + 64;
-	root->bucket_cnt = power_of_two(((uint64_t)root->group_cnt + 4) / 5);
+	root->bucket_cnt = (root->group_cnt + GROUPS_A_BUCKET - 1) / GROUPS_A_BUCKET;
 	root->overflow_cnt = root->bucket_cnt / 4 + 64;
 	root->endpoint_cnt = (uint32_t)min64(endpoint_cnt(config), UINT32_MAX / 2);
 	root->connection_cnt = config->max_connections + config->max_connections / 4 + 64;

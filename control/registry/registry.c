@@ -69,7 +69,7 @@ static int refuse_connection(struct registry *r, uint32_t idx, const char *what)
 static int settle_connections(struct registry *r)
 {
 	for (uint32_t i = 0; i < r->root->connection_cnt; i++) {
-		uint8_t state = r->connections[i].state;
+		enum fan_connection_state state = connection_state(&r->connections[i]);
 		bool member = r->connection_books[i].memberships != NONE;
 
 		if (state == FAN_CONNECTION_ACTIVE && !member)

@@ -54,15 +54,33 @@ bool registry_dataplane_alive(const struct registry *registry);
 /* ---- connections ---- */
 
 /*
- * Writes a PENDING record (in no group yet). id 0: one is drawn. On return *connection points into
- * the region (read-only for the caller). -EEXIST: the id is in use (look it up first), also
- * while its connection is ENDING.
+ * A connection, told by value: how a record is packed is the registry's own. Times are as exact as
+ * a record holds them: lease_ns is rounded up to a tenth of a second.
+ */
+struct registry_connection {
+	uint64_t id;
+	uint8_t handle[16];  /* of the user; zeros: an ENDING one of before a takeover */
+	uint8_t address[16]; /* IPv6, or IPv4 as v4-mapped */
+	uint64_t cookie;     /* of the scoped socket; 0 where vouched */
+	uint64_t lease_ns;   /* CLOCK_MONOTONIC deadline; 0: none */
+	uint64_t token_expiry_s, since_s; /* Unix time */
+	uint32_t generation, user_generation;
+	uint32_t nexthop; /* index */
+	uint16_t port;	  /* host byte order */
+	uint8_t family;	  /* 4 or 6 */
+	uint8_t state;	  /* enum fan_connection_state */
+	bool vouched;	  /* an administrator vouches for the address: no socket, no lease */
+};
+
+/*
+ * Writes a PENDING record (in no group yet). id 0: one is drawn. *made (may be spec) is what was
+ * written. -EEXIST: the id is in use (look it up first), also while its connection is ENDING.
  * state, id and generation are given by the registry, the rest is taken from *spec; a generation
  * that registry_generation_draw() gave is kept, for it is told before there is a record.
  */
 uint32_t registry_generation_draw(struct registry *registry);
-int registry_connection_add(struct registry *registry, const struct fan_connection *spec,
-			    const struct fan_connection **connection);
+int registry_connection_add(struct registry *registry, const struct registry_connection *spec,
+			    struct registry_connection *made);
 
 /*
  * PENDING -> ACTIVE: into group ALL and the given further channels (threads, single), creating
@@ -78,6 +96,14 @@ struct registry_user_keys {
 int registry_connection_activate(struct registry *registry, uint64_t id,
 				 const struct registry_user_keys *keys, const uint64_t *channels,
 				 unsigned channel_cnt);
+
+/*
+ * Both in one step, for an address that an administrator vouches for: nobody sees it PENDING, and
+ * where it cannot be active there is no record. It has no cookie and no lease, and is marked.
+ */
+int registry_connection_vouch(struct registry *registry, const struct registry_connection *spec,
+			      const struct registry_user_keys *keys, const uint64_t *channels,
+			      unsigned channel_cnt, struct registry_connection *made);
 
 /*
  * Whether such an activation would find room for its groups as things stand: groups that linger
@@ -101,13 +127,18 @@ void registry_set_on_connection_free(struct registry *registry, registry_on_free
 /* Lease and token deadline: single words, no intent. */
 int registry_connection_renew(struct registry *registry, uint64_t id, uint64_t lease_ns,
 			      uint64_t token_expiry_s);
-const struct fan_connection *registry_connection(const struct registry *registry, uint64_t id);
-/* Next record that is not FREE at or after *cursor (start: 0); NULL at the end. */
-const struct fan_connection *registry_connection_next(const struct registry *registry,
-						      uint32_t *cursor);
+/* False: there is none of that id. */
+bool registry_connection(const struct registry *registry, uint64_t id,
+			 struct registry_connection *connection);
+/* Next record that is not FREE at or after *cursor (start: 0); false at the end. */
+bool registry_connection_next(const struct registry *registry, uint32_t *cursor,
+			      struct registry_connection *connection);
 /* Connections of a user, PENDING and ACTIVE: up to max ids, the full count returned. */
 unsigned registry_user_connections(const struct registry *registry, const uint8_t handle[16],
 				   uint64_t *ids, unsigned max);
+/* The same of those that are ENDING, but for those of before a takeover. */
+unsigned registry_user_ending(const struct registry *registry, const uint8_t handle[16],
+			      uint64_t *ids, unsigned max);
 /* Channels that a connection stands in, ALL included: up to max, the full count returned. */
 unsigned registry_connection_channels(const struct registry *registry, uint64_t id,
 				      uint64_t *channels, unsigned max);

@@ -218,8 +218,8 @@ void retire_tell(struct registry *r)
 		uint64_t id = record->id;
 
 		ids_del(r, connection);
-		/* Release: for sweep() of the next fanwired; nobody else reads it. */
-		__atomic_store_n(&record->state, FAN_CONNECTION_FREE, __ATOMIC_RELEASE);
+		connection_set_state(record, FAN_CONNECTION_FREE);
+		user_unlink_ending(r, connection);
 		stack_push(&r->free_connections, connection);
 		r->counts.connections_ending--;
 		if (r->on_free)

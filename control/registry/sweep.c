@@ -29,17 +29,18 @@ static int corrupt(struct registry *r, const char *what, uint32_t idx)
 
 static bool connection_ok(const struct registry *r, const struct fan_connection *c)
 {
-	return c->id && !(c->id & ~FAN_CONNECTION_ID_MASK) && c->state <= FAN_CONNECTION_ENDING &&
-	       (c->family == 4 || c->family == 6) && c->generation != 0 &&
-	       c->nexthop < r->root->nexthop_cnt;
+	bool vouched = c->hop & FAN_HOP_VOUCHED;
+
+	return c->id && !(c->id & ~FAN_CONNECTION_ID_MASK) && c->generation != 0 &&
+	       (c->hop & FAN_HOP_NEXTHOP) < r->root->nexthop_cnt &&
+	       (!vouched || (c->cookie == 0 && c->lease == 0));
 }
 
 static int sweep_connection(struct registry *r, uint32_t idx)
 {
 	const struct fan_connection *c = &r->connections[idx];
 
-	/* Pairs with the releases of `state` of the fanwired before. */
-	uint8_t state = __atomic_load_n(&c->state, __ATOMIC_ACQUIRE);
+	enum fan_connection_state state = connection_state(c);
 
 	if (state == FAN_CONNECTION_FREE) {
 		stack_push(&r->free_connections, idx);
@@ -54,11 +55,12 @@ static int sweep_connection(struct registry *r, uint32_t idx)
 		r->counts.connections_ending++;
 		return 0;
 	}
-	user_link_connection(r, idx);
-	if (state == FAN_CONNECTION_ACTIVE)
+	if (state == FAN_CONNECTION_ACTIVE) {
 		r->counts.connections_active++;
-	else
+		r->groupless++;
+	} else {
 		r->counts.connections_pending++;
+	}
 	return 0;
 }
 
@@ -73,20 +75,38 @@ static int sweep_connections(struct registry *r)
 
 /* ---- groups ---- */
 
+/* Whose a connection is, its groups say: all of them the same. */
+static bool sweep_user(struct registry *r, uint32_t connection, uint32_t group)
+{
+	enum fan_connection_state state = connection_state(&r->connections[connection]);
+	uint32_t user = r->group_books[group].link.user;
+
+	if (r->connection_books[connection].link.user != NONE)
+		return r->connection_books[connection].link.user == user;
+	if (state == FAN_CONNECTION_ENDING)
+		user_link_ending(r, connection, user);
+	else
+		user_link_connection(r, connection, r->groups[group].handle);
+	r->groupless -= state == FAN_CONNECTION_ACTIVE;
+	return true;
+}
+
 static int sweep_endpoint(struct registry *r, uint32_t group, uint32_t idx)
 {
 	const struct fan_group *g = &r->groups[group];
 	const struct fan_endpoint *e = &r->endpoints[idx];
-	uint32_t connection = connection_find(r, e->connection);
+	uint32_t connection = e->record;
 	const struct fan_connection *c;
 
-	if (connection == NONE)
+	if (connection >= r->root->connection_cnt)
 		return corrupt(r, "an endpoint is of no connection", idx);
 	c = &r->connections[connection];
-	if (memcmp(e->handle, g->handle, 16) != 0 || memcmp(c->handle, g->handle, 16) != 0)
+	if (connection_state(c) == FAN_CONNECTION_FREE || e->connection != c->id)
+		return corrupt(r, "an endpoint is of no connection", idx);
+	if (memcmp(e->handle, g->handle, 16) != 0 || !sweep_user(r, connection, group))
 		return corrupt(r, "an endpoint is of another user than its group", idx);
-	if (e->generation != c->generation || e->nexthop != c->nexthop || e->port != c->port ||
-	    e->family != c->family || memcmp(e->address, c->address, 16) != 0)
+	if (e->hop != (c->hop & (FAN_HOP_NEXTHOP | FAN_HOP_IPV6)) || e->port != c->port ||
+	    memcmp(e->address, c->address, 16) != 0)
 		return corrupt(r, "an endpoint differs from its connection", idx);
 	if ((g->channel & FAN_CHANNEL_KIND_MASK) == FAN_CHANNEL_SINGLE &&
 	    g->channel != (FAN_CHANNEL_SINGLE | c->id))
@@ -158,7 +178,7 @@ static int sweep_links(struct registry *r, uint32_t first, struct seen *seen)
 	for (uint32_t b = first; r->buckets[b].next; b = r->buckets[b].next - 1) {
 		uint32_t next = r->buckets[b].next - 1;
 
-		if (next <= r->table.bucket_mask || next >= r->table.bucket_total)
+		if (next < r->table.bucket_cnt || next >= r->table.bucket_total)
 			return corrupt(r, "a bucket leads outside", b);
 		if (seen->buckets[next]++)
 			return corrupt(r, "two buckets lead to one", next);
@@ -184,7 +204,7 @@ static int sweep_chain(struct registry *r, uint32_t first, struct seen *seen)
 static void sweep_ending(struct registry *r)
 {
 	for (uint32_t i = 0; i < r->root->connection_cnt; i++) {
-		if (r->connections[i].state != FAN_CONNECTION_ENDING)
+		if (connection_state(&r->connections[i]) != FAN_CONNECTION_ENDING)
 			continue;
 		if (r->connection_books[i].memberships == NONE)
 			retire(r, RETIRED_CONNECTION, i, 1);
@@ -263,7 +283,7 @@ static void collect_free(struct registry *r, const struct seen *seen)
 /* Overflow buckets without a group: a kill fell between clearing the last slot and unlinking. */
 static void tidy_buckets(struct registry *r)
 {
-	for (uint32_t i = 0; i <= r->table.bucket_mask; i++) {
+	for (uint32_t i = 0; i < r->table.bucket_cnt; i++) {
 		if (r->buckets[i].next)
 			bucket_trim(r, i);
 	}
@@ -273,7 +293,7 @@ static int sweep_table(struct registry *r, struct seen *seen)
 {
 	int rc = 0;
 
-	for (uint32_t i = 0; rc == 0 && i <= r->table.bucket_mask; i++)
+	for (uint32_t i = 0; rc == 0 && i < r->table.bucket_cnt; i++)
 		rc = sweep_chain(r, i, seen);
 	if (rc == 0) {
 		collect_free(r, seen);

@@ -165,9 +165,9 @@ static struct registry_user_keys keys_of(uint64_t user)
 
 static uint64_t connection_make(struct writer *w, uint64_t user, unsigned thread_cnt)
 {
-	struct fan_connection spec = {.family = 6, .nexthop = w->nexthop};
+	struct registry_connection spec = {.family = 6, .nexthop = w->nexthop};
 	struct registry_user_keys keys = keys_of(user);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	uint64_t channels[THREADS];
 
 	for (unsigned i = 0; i < thread_cnt; i++)
@@ -178,9 +178,9 @@ static uint64_t connection_make(struct writer *w, uint64_t user, unsigned thread
 	user_handle(spec.handle, user);
 	if (registry_connection_add(w->registry, &spec, &c) < 0)
 		return 0;
-	if (registry_connection_activate(w->registry, c->id, &keys, channels, thread_cnt) == 0)
-		return c->id;
-	registry_connection_del(w->registry, c->id, c->generation);
+	if (registry_connection_activate(w->registry, c.id, &keys, channels, thread_cnt) == 0)
+		return c.id;
+	registry_connection_del(w->registry, c.id, c.generation);
 	return 0;
 }
 
@@ -189,7 +189,7 @@ static void change_one(struct writer *w)
 	uint64_t draw = next_random(&w->seed);
 	unsigned slot = (unsigned)(draw % CONNECTIONS);
 	uint64_t user = draw / CONNECTIONS % USERS;
-	const struct fan_connection *c = NULL;
+	struct registry_connection c = {0};
 	uint8_t handle[16];
 
 	w->changes++;
@@ -199,10 +199,9 @@ static void change_one(struct writer *w)
 			w->revocations++;
 		return;
 	}
-	if (w->live[slot])
-		c = registry_connection(w->registry, w->live[slot]);
-	if (c && c->state == FAN_CONNECTION_ACTIVE) {
-		if (registry_connection_del(w->registry, c->id, c->generation) < 0)
+	if (w->live[slot] && registry_connection(w->registry, w->live[slot], &c) &&
+	    c.state == FAN_CONNECTION_ACTIVE) {
+		if (registry_connection_del(w->registry, c.id, c.generation) < 0)
 			w->refused++;
 		else
 			w->live[slot] = 0;

@@ -100,7 +100,7 @@ void region_add_nexthop(struct region_fixture *f, uint32_t idx, uint8_t family,
 static void bucket_add(struct region_fixture *f, const struct fan_group *group, uint32_t idx)
 {
 	uint64_t hash = fan_table_hash(f->root->hash_seed, group->handle, group->channel);
-	struct fan_bucket *bucket = &f->buckets[(uint32_t)hash & (BUCKETS - 1)];
+	struct fan_bucket *bucket = &f->buckets[fan_bucket_idx(BUCKETS, hash)];
 	unsigned slot = 0;
 
 	while (slot < FAN_BUCKET_SLOTS && bucket->group[slot])
@@ -131,9 +131,8 @@ struct fan_group *region_add_group(struct region_fixture *f, const char *user, u
 		memcpy(endpoint->handle, group->handle, sizeof(endpoint->handle));
 		memcpy(endpoint->address, family == 4 ? receiver4 : receiver6, 16);
 		endpoint->connection = 1000 * (idx + 1u) + i;
-		endpoint->nexthop = nexthop;
 		endpoint->port = (uint16_t)(port + i);
-		endpoint->family = family;
+		endpoint->hop = fan_hop(nexthop, family);
 	}
 	group->endpoints = (uint64_t)f->endpoint_next << FAN_ENDPOINT_CNT_BITS | cnt;
 	f->endpoint_next += cnt;

@@ -162,10 +162,10 @@ Test(fanout, follows_no_reference_out_of_the_region)
 	group->endpoints = UINT64_MAX;
 	expect(2, 0, 0, FAN_COUNTER_drop_endpoint_range);
 	group->endpoints = block;
-	p.regions.endpoints[0].nexthop = 16;
-	p.regions.endpoints[1].nexthop = UINT32_MAX;
+	p.regions.endpoints[0].hop = fan_hop(16, 4);
+	p.regions.endpoints[1].hop = fan_hop(FAN_NEXTHOPS_MAX - 1, 4);
 	expect(3, 3, 1, FAN_COUNTER_drop_endpoint_range);
-	p.regions.endpoints[0].nexthop = 1; /* there, but of the other family */
+	p.regions.endpoints[0].hop = fan_hop(1, 4); /* there, but of the other family */
 	expect(4, 3, 1, FAN_COUNTER_drop_endpoint_range);
 	for (unsigned i = 0; i < 256; i++) {
 		memset(p.regions.buckets[i].group, 0xff, sizeof(p.regions.buckets[i].group));

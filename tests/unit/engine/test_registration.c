@@ -46,15 +46,15 @@ Test(registration, from_token_to_table)
 {
 	uint64_t ref = ask(&f, "alice", 0), id;
 	const struct message *grant = told(&f, MESSAGE_GRANT, ref, 0);
-	const struct fan_connection *record;
+	struct registry_connection record;
 
 	cr_assert_not_null(grant);
 	cr_assert_str_eq(grant->u.grant.user, "alice");
 	cr_assert_eq(grant->u.grant.scope.user_generation, 1);
 	id = bind_grant(&f, ref);
-	record = registry_connection(f.engine.registry, id);
-	cr_assert_eq(record->state, FAN_CONNECTION_PENDING);
-	cr_assert_eq(record->generation, grant->u.grant.generation);
+	cr_assert(registry_connection(f.engine.registry, id, &record));
+	cr_assert_eq(record.state, FAN_CONNECTION_PENDING);
+	cr_assert_eq(record.generation, grant->u.grant.generation);
 	cr_assert_eq(endpoints(&f, "alice"), -1, "in the table before it echoed");
 	settle(&f, 20);
 	registrations_on_echo(f.engine.registrations, id, find(id)->salt + 1, f.now);
@@ -84,13 +84,14 @@ Test(registration, who_does_not_echo_is_asked_three_times_and_then_gone)
 	const struct fan_registry *root = registry_root(f.engine.registry);
 	uint32_t before = root->request_head;
 	uint64_t id = bind_grant(&f, ask(&f, "alice", 0));
+	struct registry_connection record;
 
 	for (unsigned i = 0; i < 60; i++)
 		settle(&f, 100);
 	cr_assert_eq(root->request_head - before, 3);
 	cr_assert_eq(told(&f, MESSAGE_ENDED, 0, id)->end, MESSAGE_END_CHALLENGE);
 	cr_assert_null(find(id));
-	cr_assert_null(registry_connection(f.engine.registry, id));
+	cr_assert_not(registry_connection(f.engine.registry, id, &record));
 }
 
 Test(registration, fifteen_at_once_at_a_limit_of_ten_are_ten)
@@ -469,6 +470,7 @@ Test(registration, a_full_table_is_waited_for_while_something_rests)
 Test(registration, a_pause_takes_nobodys_lease)
 {
 	uint64_t id = subscribe(&f, "alice", 0, NULL), bounded = subscribe(&f, "bob", 0, NULL);
+	struct registry_connection record;
 
 	find(bounded)->token_expiry_s = f.now.unix_s + 30;
 	tell(MESSAGE_RENEW, 9, bounded); /* 30 s of the lease's 60 */
@@ -479,7 +481,8 @@ Test(registration, a_pause_takes_nobodys_lease)
 	settle(&f, 0);
 	cr_assert_not_null(find(id));
 	cr_assert_not_null(find(bounded), "a fresh token may lie there too");
-	cr_assert_gt(registry_connection(f.engine.registry, id)->lease_ns, f.now.mono_ns);
+	cr_assert(registry_connection(f.engine.registry, id, &record));
+	cr_assert_gt(record.lease_ns, f.now.mono_ns);
 	settle(&f, 2 * S);
 	cr_assert_null(find(bounded), "but its token bounds it");
 	cr_assert_eq(told(&f, MESSAGE_ENDED, 0, bounded)->end, MESSAGE_END_TOKEN);

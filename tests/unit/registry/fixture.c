@@ -152,9 +152,9 @@ struct registry_user_keys user_keys(unsigned user)
 	return keys;
 }
 
-struct fan_connection connection_spec(const struct fixture *f, unsigned user)
+struct registry_connection connection_spec(const struct fixture *f, unsigned user)
 {
-	struct fan_connection spec = {.nexthop = f->nexthop, .family = 6, .port = 20000};
+	struct registry_connection spec = {.nexthop = f->nexthop, .family = 6, .port = 20000};
 
 	user_handle(spec.handle, user);
 	spec.address[15] = 2;
@@ -165,17 +165,17 @@ struct fan_connection connection_spec(const struct fixture *f, unsigned user)
 int try_connect(struct fixture *f, unsigned user, const uint64_t *channels, unsigned cnt,
 		uint64_t *id)
 {
-	struct fan_connection spec = connection_spec(f, user);
+	struct registry_connection spec = connection_spec(f, user);
 	struct registry_user_keys keys = user_keys(user);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	int rc = registry_connection_add(f->r, &spec, &c);
 
 	if (rc < 0)
 		return rc;
-	*id = c->id;
-	rc = registry_connection_activate(f->r, c->id, &keys, channels, cnt);
+	*id = c.id;
+	rc = registry_connection_activate(f->r, c.id, &keys, channels, cnt);
 	if (rc < 0)
-		cr_assert_eq(registry_connection_del(f->r, c->id, c->generation), 0);
+		cr_assert_eq(registry_connection_del(f->r, c.id, c.generation), 0);
 	return rc;
 }
 
@@ -186,16 +186,15 @@ uint64_t connect_user(struct fixture *f, unsigned user, const uint64_t *channels
 
 	cr_assert_eq(try_connect(f, user, channels, cnt, &id), 0, "%s", registry_why(f->r));
 	if (generation)
-		*generation = registry_connection(f->r, id)->generation;
+		*generation = connection_of(f, id).generation;
 	return id;
 }
 
 void disconnect(struct fixture *f, uint64_t id)
 {
-	const struct fan_connection *c = registry_connection(f->r, id);
+	struct registry_connection c = connection_of(f, id);
 
-	cr_assert_not_null(c);
-	cr_assert_eq(registry_connection_del(f->r, id, c->generation), 0, "%s", registry_why(f->r));
+	cr_assert_eq(registry_connection_del(f->r, id, c.generation), 0, "%s", registry_why(f->r));
 }
 
 int endpoint_cnt(const struct fixture *f, unsigned user, uint64_t channel)
@@ -211,6 +210,21 @@ int endpoint_cnt(const struct fixture *f, unsigned user, uint64_t channel)
 		return -1;
 	fan_group_endpoints(t, group, &cnt);
 	return (int)cnt;
+}
+
+struct registry_connection connection_of(const struct fixture *f, uint64_t id)
+{
+	struct registry_connection c = {0};
+
+	cr_assert(registry_connection(f->r, id, &c), "there is no such connection");
+	return c;
+}
+
+bool connection_there(const struct fixture *f, uint64_t id)
+{
+	struct registry_connection c;
+
+	return registry_connection(f->r, id, &c);
 }
 
 struct registry_counts counts_of(const struct fixture *f)
@@ -231,18 +245,20 @@ struct walk {
 static void check_endpoint(const struct fixture *f, const struct fan_group *g,
 			   const struct fan_endpoint *e)
 {
-	const struct fan_connection *c = registry_connection(f->r, e->connection);
+	struct registry_connection c = connection_of(f, e->connection);
 	uint64_t channels[MEMBERSHIPS_MAX];
 	unsigned cnt, found = 0;
 
-	cr_assert_not_null(c);
-	cr_assert(c->state == FAN_CONNECTION_ACTIVE ||
-		  (c->state == FAN_CONNECTION_ENDING && f->r->leaving.cnt > 0));
+	cr_assert(c.state == FAN_CONNECTION_ACTIVE ||
+		  (c.state == FAN_CONNECTION_ENDING && f->r->leaving.cnt > 0));
 	cr_assert_eq(memcmp(e->handle, g->handle, 16), 0);
-	cr_assert_eq(memcmp(c->handle, g->handle, 16), 0);
-	cr_assert_eq(e->generation, c->generation);
-	cr_assert_eq(e->port, c->port);
-	cnt = registry_connection_channels(f->r, c->id, channels, MEMBERSHIPS_MAX);
+	cr_assert_eq(memcmp(c.handle, g->handle, 16), 0);
+	cr_assert_eq(f->r->connections[e->record].id, c.id);
+	cr_assert_eq(e->port, c.port);
+	cr_assert_eq(fan_endpoint_nexthop(e), c.nexthop);
+	cr_assert_eq(fan_endpoint_family(e), c.family);
+	cr_assert_eq(memcmp(e->address, c.address, 16), 0);
+	cnt = registry_connection_channels(f->r, c.id, channels, MEMBERSHIPS_MAX);
 	for (unsigned i = 0; i < cnt; i++)
 		found += channels[i] == g->channel;
 	cr_assert_eq(found, 1, "a connection's books lack a group, or have it twice");
@@ -283,7 +299,7 @@ static void check_bucket(const struct fixture *f, uint32_t bucket, struct walk *
 		filled++;
 		check_group(f, b->group[i] - 1, walk);
 	}
-	if (bucket > registry_table(f->r)->bucket_mask)
+	if (bucket >= registry_table(f->r)->bucket_cnt)
 		cr_assert(filled > 0, "an empty overflow bucket is linked");
 }
 
@@ -291,18 +307,18 @@ static void check_connections(const struct fixture *f)
 {
 	struct registry_counts counts = counts_of(f);
 	uint32_t cursor = 0, pending = 0, active = 0, ending = 0, leaving = 0;
-	const struct fan_connection *c;
+	struct registry_connection c;
 
-	while ((c = registry_connection_next(f->r, &cursor))) {
-		unsigned channels = registry_connection_channels(f->r, c->id, NULL, 0);
+	while (registry_connection_next(f->r, &cursor, &c)) {
+		unsigned channels = registry_connection_channels(f->r, c.id, NULL, 0);
 
-		pending += c->state == FAN_CONNECTION_PENDING;
-		active += c->state == FAN_CONNECTION_ACTIVE;
-		ending += c->state == FAN_CONNECTION_ENDING;
-		cr_assert_eq(registry_connection(f->r, c->id), c);
-		leaving += channels > 0 && c->state == FAN_CONNECTION_ENDING;
-		if (c->state != FAN_CONNECTION_ENDING)
-			cr_assert_eq(channels > 0, c->state == FAN_CONNECTION_ACTIVE);
+		pending += c.state == FAN_CONNECTION_PENDING;
+		active += c.state == FAN_CONNECTION_ACTIVE;
+		ending += c.state == FAN_CONNECTION_ENDING;
+		cr_assert_eq(connection_of(f, c.id).generation, c.generation);
+		leaving += channels > 0 && c.state == FAN_CONNECTION_ENDING;
+		if (c.state != FAN_CONNECTION_ENDING)
+			cr_assert_eq(channels > 0, c.state == FAN_CONNECTION_ACTIVE);
 	}
 	cr_assert_eq(pending, counts.connections_pending);
 	cr_assert_eq(active, counts.connections_active);
@@ -318,13 +334,13 @@ void table_check(const struct fixture *f)
 			    .groups = calloc(t->group_cnt, 1)};
 
 	cr_assert(walk.endpoints && walk.groups);
-	for (uint32_t first = 0; first <= t->bucket_mask; first++) {
+	for (uint32_t first = 0; first < t->bucket_cnt; first++) {
 		uint32_t hops = 0;
 
 		check_bucket(f, first, &walk);
 		for (uint32_t next = t->buckets[first].next; next;
 		     next = t->buckets[next - 1].next) {
-			cr_assert(next - 1 > t->bucket_mask && next <= t->bucket_total);
+			cr_assert(next - 1 >= t->bucket_cnt && next <= t->bucket_total);
 			cr_assert(hops++ < t->bucket_total, "a chain is a ring");
 			check_bucket(f, next - 1, &walk);
 		}
@@ -341,13 +357,13 @@ void table_check(const struct fixture *f)
 void drain_and_check(struct fixture *f)
 {
 	const struct fan_registry *root = registry_root(f->r);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	struct registry_counts counts;
 	uint32_t cursor = 0;
 
-	while ((c = registry_connection_next(f->r, &cursor))) {
-		if (c->state != FAN_CONNECTION_ENDING)
-			disconnect(f, c->id);
+	while (registry_connection_next(f->r, &cursor, &c)) {
+		if (c.state != FAN_CONNECTION_ENDING)
+			disconnect(f, c.id);
 	}
 	for (unsigned i = 0; i < 3; i++) {
 		for (unsigned w = 0; f->state.base && w < FAN_WORKERS_MAX; w++)

@@ -44,7 +44,7 @@ void thread_channels(uint64_t *channels, unsigned cnt);
 /* Threads of a user that all hash into one bucket, so that its chain overflows. */
 void crowded_channels(const struct fixture *f, unsigned user, uint64_t *channels, unsigned cnt);
 struct registry_user_keys user_keys(unsigned user);
-struct fan_connection connection_spec(const struct fixture *f, unsigned user);
+struct registry_connection connection_spec(const struct fixture *f, unsigned user);
 /* Adds and activates, or asserts. Returns the id; *generation may be NULL. */
 uint64_t connect_user(struct fixture *f, unsigned user, const uint64_t *channels, unsigned cnt,
 		      uint32_t *generation);
@@ -54,6 +54,9 @@ void disconnect(struct fixture *f, uint64_t id);
 /* Endpoints of (user, channel); -1 where there is no group. */
 int endpoint_cnt(const struct fixture *f, unsigned user, uint64_t channel);
 struct registry_counts counts_of(const struct fixture *f);
+/* The connection, or asserts. */
+struct registry_connection connection_of(const struct fixture *f, uint64_t id);
+bool connection_there(const struct fixture *f, uint64_t id);
 
 /* Asserts all invariants of the table and of the books. */
 void table_check(const struct fixture *f);

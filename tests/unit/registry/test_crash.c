@@ -84,12 +84,16 @@ static bool run_killed(struct scene *scene, scene_op op, unsigned n)
 	return WIFSIGNALED(status);
 }
 
+static bool is_active(uint64_t id)
+{
+	return connection_there(&f, id) && connection_of(&f, id).state == FAN_CONNECTION_ACTIVE;
+}
+
 /* Others are as they were, whatever became of the change. */
 static void bystanders_check(const struct scene *scene, bool user_too)
 {
 	for (unsigned i = 0; user_too && i < 2; i++)
-		cr_assert_eq(registry_connection(f.r, scene->others[i])->state,
-			     FAN_CONNECTION_ACTIVE);
+		cr_assert_eq(connection_of(&f, scene->others[i]).state, FAN_CONNECTION_ACTIVE);
 	cr_assert_eq(registry_connection_channels(f.r, scene->stranger, NULL, 0), THREADS + 1);
 	cr_assert_eq(endpoint_cnt(&f, 2, FAN_CHANNEL_ALL), 1);
 }
@@ -200,13 +204,13 @@ Test(crash, activation_beside_others)
 /* With other keys: each group is swapped for another with the same members. */
 static void op_activate_rekeyed(struct scene *scene)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
-	const struct fan_connection *c;
+	struct registry_connection c;
 
 	keys.key_generation++;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, scene->channels, THREADS), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, scene->channels, THREADS), 0);
 }
 
 Test(crash, activation_with_other_keys)
@@ -237,16 +241,16 @@ static void op_del_passing(struct scene *scene)
 
 static void judge_del(struct scene *scene)
 {
-	const struct fan_connection *c = registry_connection(f.r, leaver_id(scene));
+	uint64_t id = leaver_id(scene);
 	int all = endpoint_cnt(&f, 1, FAN_CHANNEL_ALL);
 
 	cr_assert_eq(registry_connection_channels(f.r, scene->stranger, NULL, 0), THREADS + 1);
-	if (c && c->state == FAN_CONNECTION_ACTIVE) {
+	if (is_active(id)) {
 		cr_assert_eq(all, 3);
-		cr_assert_eq(registry_connection_channels(f.r, c->id, NULL, 0),
-			     leaver == 0   ? THREADS + 1
-			     : leaver == 1 ? 3
-					   : 2);
+		cr_assert_eq(registry_connection_channels(f.r, id, NULL, 0), leaver == 0
+										     ? THREADS + 1
+									     : leaver == 1 ? 3
+											   : 2);
 		return;
 	}
 	cr_assert_eq(all, 2);
@@ -273,8 +277,7 @@ static void op_revoke(struct scene *scene)
 
 static void judge_revoke(struct scene *scene)
 {
-	const struct fan_connection *c = registry_connection(f.r, scene->subject);
-	bool whole = c && c->state == FAN_CONNECTION_ACTIVE;
+	bool whole = is_active(scene->subject);
 
 	bystanders_check(scene, whole);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), whole ? 3 : -1);
@@ -291,27 +294,26 @@ Test(crash, revocation)
 
 static void op_replace(struct scene *scene)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
-	const struct fan_connection *c;
+	struct registry_connection c;
 
 	spec.id = scene->subject;
 	spec.port = 20001;
 	disconnect(&f, scene->subject);
 	keep(&f, 1);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, scene->channels, 2), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, scene->channels, 2), 0);
 }
 
 static void judge_replace(struct scene *scene)
 {
-	const struct fan_connection *c = registry_connection(f.r, scene->subject);
-	bool stands = c && c->state == FAN_CONNECTION_ACTIVE;
+	bool stands = is_active(scene->subject);
 
 	bystanders_check(scene, true);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), stands ? 3 : 2, "one copy, never two");
 	if (stands)
-		cr_assert_eq(registry_connection_channels(f.r, c->id, NULL, 0), 3);
+		cr_assert_eq(registry_connection_channels(f.r, scene->subject, NULL, 0), 3);
 }
 
 Test(crash, replacement)

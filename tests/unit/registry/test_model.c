@@ -88,9 +88,9 @@ static void on_free(void *arg, uint64_t id)
 static void op_add(void)
 {
 	unsigned user = draw(USERS);
-	struct fan_connection spec = connection_spec(&f, user);
+	struct registry_connection spec = connection_spec(&f, user);
 	struct model_connection *m = model_find(0);
-	const struct fan_connection *c;
+	struct registry_connection c;
 
 	if (!m)
 		return;
@@ -98,9 +98,9 @@ static void op_add(void)
 		refused++;
 		return;
 	}
-	cr_assert_null(model_find(c->id));
-	*m = (struct model_connection){.id = c->id,
-				       .generation = c->generation,
+	cr_assert_null(model_find(c.id));
+	*m = (struct model_connection){.id = c.id,
+				       .generation = c.generation,
 				       .user = user,
 				       .state = FAN_CONNECTION_PENDING};
 }
@@ -221,8 +221,7 @@ static void check_channel(unsigned user, uint64_t channel, unsigned expected)
 /* Deleted, and still in its groups for want of memory. */
 static bool is_leaving(uint64_t id)
 {
-	return f.r->leaving.cnt > 0 &&
-	       registry_connection(f.r, id)->state == FAN_CONNECTION_ENDING &&
+	return f.r->leaving.cnt > 0 && connection_of(&f, id).state == FAN_CONNECTION_ENDING &&
 	       registry_connection_channels(f.r, id, NULL, 0) > 0;
 }
 
@@ -255,14 +254,13 @@ static void check_user(unsigned user)
 static void check_model(void)
 {
 	for (unsigned i = 0; i < MODEL_MAX; i++) {
-		const struct fan_connection *c;
+		struct registry_connection c;
 
 		if (!model[i].id)
 			continue;
-		c = registry_connection(f.r, model[i].id);
-		cr_assert_not_null(c);
-		cr_assert_eq(c->state, model[i].state);
-		cr_assert_eq(c->generation, model[i].generation);
+		c = connection_of(&f, model[i].id);
+		cr_assert_eq(c.state, model[i].state);
+		cr_assert_eq(c.generation, model[i].generation);
 	}
 	for (unsigned user = 0; user < USERS; user++)
 		check_user(user);

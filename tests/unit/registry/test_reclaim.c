@@ -32,7 +32,7 @@ static void start_workers(void)
 
 static bool is_ending(uint64_t id)
 {
-	return registry_connection(f.r, id) != NULL;
+	return connection_there(&f, id);
 }
 
 Test(reclaim, waits_for_every_odd_worker)
@@ -243,7 +243,7 @@ Test(reclaim, a_deletion_waits_for_memory_instead_of_failing)
 	fixture_close(&f);
 	fixture_open(&f); /* nothing may be taken: the workers have not passed */
 	disconnect(&f, ids[1]);
-	cr_assert_eq(registry_connection(f.r, ids[1])->state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(connection_of(&f, ids[1]).state, FAN_CONNECTION_ENDING);
 	cr_assert_eq(counts_of(&f).connections_active, 2);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 3, "in place until it can be copied");
 	table_check(&f);
@@ -291,9 +291,9 @@ Test(reclaim, revocation_takes_those_who_wait_for_memory_along)
 /* A restarted fanwired does not know what was unlinked last: all that is free rests. */
 Test(reclaim, after_a_takeover_nothing_is_taken_before_a_grace_period)
 {
-	const struct fan_connection *c;
+	struct registry_connection c;
 	struct registry_user_keys keys = user_keys(2);
-	struct fan_connection spec;
+	struct registry_connection spec;
 
 	start_workers();
 	connect_user(&f, 1, NULL, 0, NULL);
@@ -302,11 +302,11 @@ Test(reclaim, after_a_takeover_nothing_is_taken_before_a_grace_period)
 	spec = connection_spec(&f, 2);
 	cr_assert_eq(counts_of(&f).endpoints_free, 0);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), -ENOSPC);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), -ENOSPC);
 	cr_assert_not_null(strstr(registry_why(f.r), "waiting for worker 0"));
 	worker_pass(&f, 0);
 	worker_pass(&f, 1);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), 0);
 	drain_and_check(&f);
 }
 
@@ -338,14 +338,14 @@ Test(reclaim, a_takeover_without_a_dataplane_waits_for_nobody)
 
 static uint64_t challenged(void)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct fan_request request = {.type = FAN_REQUEST_CHALLENGE};
-	const struct fan_connection *c;
+	struct registry_connection c;
 
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	request.connection = c->id;
+	request.connection = c.id;
 	cr_assert(registry_request(f.r, &request));
-	return c->id;
+	return c.id;
 }
 
 static void both_pass(void)

@@ -47,25 +47,25 @@ Test(registry, a_second_writer_is_refused)
 
 Test(registry, a_connection_is_pending_until_it_is_activated)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	uint64_t ids[4];
 
 	spec.lease_ns = 77;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(c->state, FAN_CONNECTION_PENDING);
-	cr_assert(c->id != 0 && !(c->id & ~FAN_CONNECTION_ID_MASK));
-	cr_assert_neq(c->generation, 0);
-	cr_assert_eq(c->lease_ns, 77);
+	cr_assert_eq(c.state, FAN_CONNECTION_PENDING);
+	cr_assert(c.id != 0 && !(c.id & ~FAN_CONNECTION_ID_MASK));
+	cr_assert_neq(c.generation, 0);
+	cr_assert_eq(c.lease_ns, 100000000, "a tenth of a second, rounded up");
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), -1);
 	cr_assert_eq(registry_user_connections(f.r, spec.handle, ids, 4), 1);
-	cr_assert_eq(ids[0], c->id);
+	cr_assert_eq(ids[0], c.id);
 	table_check(&f);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), 0);
-	cr_assert_eq(c->state, FAN_CONNECTION_ACTIVE);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), 0);
+	cr_assert_eq(connection_of(&f, c.id).state, FAN_CONNECTION_ACTIVE);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 1);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), -EALREADY);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), -EALREADY);
 	table_check(&f);
 	drain_and_check(&f);
 }
@@ -90,12 +90,12 @@ Test(registry, a_group_carries_the_users_key)
 
 Test(registry, an_id_in_use_is_refused_also_while_it_ends)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
-	const struct fan_connection *c;
+	struct registry_connection spec = connection_spec(&f, 1);
+	struct registry_connection c;
 
 	spec.id = 4711;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(c->id, 4711);
+	cr_assert_eq(c.id, 4711);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), -EEXIST);
 	disconnect(&f, 4711);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), -EEXIST);
@@ -105,8 +105,8 @@ Test(registry, an_id_in_use_is_refused_also_while_it_ends)
 
 Test(registry, a_senseless_connection_is_refused)
 {
-	struct fan_connection good = connection_spec(&f, 1), spec;
-	const struct fan_connection *c;
+	struct registry_connection good = connection_spec(&f, 1), spec;
+	struct registry_connection c;
 
 	spec = good;
 	spec.id = UINT64_C(1) << 62;
@@ -122,9 +122,9 @@ Test(registry, a_senseless_connection_is_refused)
 
 Test(registry, threads_and_single_are_joined_with_all)
 {
-	struct fan_connection spec = connection_spec(&f, 3);
+	struct registry_connection spec = connection_spec(&f, 3);
 	struct registry_user_keys keys = user_keys(3);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	uint64_t channels[5], told[8];
 
 	spec.id = 99;
@@ -146,22 +146,22 @@ Test(registry, threads_and_single_are_joined_with_all)
 
 Test(registry, channels_of_others_and_of_no_kind_are_refused)
 {
-	struct fan_connection spec = connection_spec(&f, 3);
+	struct registry_connection spec = connection_spec(&f, 3);
 	struct registry_user_keys keys = user_keys(3);
 	uint64_t foreign = FAN_CHANNEL_SINGLE | 5, unknown = UINT64_C(3) << 62;
 	uint64_t many[CHANNELS_MAX + 1];
-	const struct fan_connection *c;
+	struct registry_connection c;
 
 	thread_channels(many, CHANNELS_MAX + 1);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, &foreign, 1), -EINVAL);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, &unknown, 1), -EINVAL);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, many, CHANNELS_MAX + 1),
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, &foreign, 1), -EINVAL);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, &unknown, 1), -EINVAL);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, many, CHANNELS_MAX + 1),
 		     -E2BIG);
-	cr_assert_eq(registry_connection_activate(f.r, c->id + 1, &keys, NULL, 0), -ENOENT);
-	cr_assert_eq(c->state, FAN_CONNECTION_PENDING);
+	cr_assert_eq(registry_connection_activate(f.r, c.id + 1, &keys, NULL, 0), -ENOENT);
+	cr_assert_eq(c.state, FAN_CONNECTION_PENDING);
 	cr_assert_eq(counts_of(&f).groups, 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, many, CHANNELS_MAX), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, many, CHANNELS_MAX), 0);
 	table_check(&f);
 	drain_and_check(&f);
 }
@@ -172,7 +172,7 @@ Test(registry, deletion_compares_the_generation)
 	uint64_t id = connect_user(&f, 1, NULL, 0, &generation);
 
 	cr_assert_eq(registry_connection_del(f.r, id, generation + 1), -ESTALE);
-	cr_assert_eq(registry_connection(f.r, id)->state, FAN_CONNECTION_ACTIVE);
+	cr_assert_eq(connection_of(&f, id).state, FAN_CONNECTION_ACTIVE);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 1);
 	table_check(&f);
 	cr_assert_eq(registry_connection_del(f.r, id, generation), 0);
@@ -183,19 +183,19 @@ Test(registry, deletion_compares_the_generation)
 /* The same id again is another generation: what was meant for the first does not touch it. */
 Test(registry, a_stale_deletion_leaves_the_successor_alone)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	uint32_t first;
 
 	spec.id = 5;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	first = c->generation;
+	first = c.generation;
 	cr_assert_eq(registry_connection_del(f.r, 5, first), 0);
 	keep(&f, 1);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
 	cr_assert_eq(registry_connection_activate(f.r, 5, &keys, NULL, 0), 0);
-	cr_assert_neq(c->generation, first);
+	cr_assert_neq(c.generation, first);
 	cr_assert_eq(registry_connection_del(f.r, 5, first), -ESTALE);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 1);
 }
@@ -246,14 +246,14 @@ Test(registry, other_keys_make_another_group_with_the_same_members)
 {
 	const struct fan_table *t = registry_table(f.r);
 	uint64_t a = connect_user(&f, 1, NULL, 0, NULL);
-	struct fan_connection spec = connection_spec(&f, 1);
+	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
-	const struct fan_connection *c;
+	struct registry_connection c;
 	const struct fan_group *group;
 
 	keys.key_generation = 2;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	cr_assert_eq(registry_connection_activate(f.r, c->id, &keys, NULL, 0), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), 0);
 	group = fan_table_lookup(t, spec.handle, FAN_CHANNEL_ALL,
 				 fan_table_hash(t->seed, spec.handle, FAN_CHANNEL_ALL));
 	cr_assert_eq(group->key_generation, 2);
@@ -269,22 +269,22 @@ Test(registry, other_keys_make_another_group_with_the_same_members)
 Test(registry, revocation_ends_everything_of_one_user)
 {
 	uint64_t channels[3], ids[4];
-	struct fan_connection spec = connection_spec(&f, 1);
-	const struct fan_connection *c;
+	struct registry_connection spec = connection_spec(&f, 1);
+	struct registry_connection c;
 
 	thread_channels(channels, 3);
 	ids[0] = connect_user(&f, 1, channels, 3, NULL);
 	ids[1] = connect_user(&f, 1, channels, 1, NULL);
 	ids[2] = connect_user(&f, 2, channels, 3, NULL);
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	ids[3] = c->id;
+	ids[3] = c.id;
 	cr_assert_eq(registry_user_revoke(f.r, spec.handle), 0);
 	table_check(&f);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), -1);
 	cr_assert_eq(endpoint_cnt(&f, 1, channels[2]), -1);
 	cr_assert_eq(endpoint_cnt(&f, 2, channels[2]), 1);
-	cr_assert_eq(registry_connection(f.r, ids[0])->state, FAN_CONNECTION_ENDING);
-	cr_assert_eq(registry_connection(f.r, ids[3])->state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(connection_of(&f, ids[0]).state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(connection_of(&f, ids[3]).state, FAN_CONNECTION_ENDING);
 	cr_assert_eq(registry_user_connections(f.r, spec.handle, NULL, 0), 0);
 	cr_assert_eq(counts_of(&f).users, 1);
 	cr_assert_eq(registry_user_revoke(f.r, spec.handle), 0, "again: nothing to do");
@@ -322,7 +322,7 @@ Test(registry, the_end_of_a_connection_is_told_once)
 	keep(&f, 1);
 	cr_assert_eq(freed[0], 1);
 	cr_assert_eq(freed[1], id);
-	cr_assert_null(registry_connection(f.r, id));
+	cr_assert_not(connection_there(&f, id));
 	keep(&f, 1);
 	cr_assert_eq(freed[0], 1);
 }
@@ -331,12 +331,95 @@ Test(registry, a_lease_is_renewed_until_the_end)
 {
 	uint64_t id = connect_user(&f, 1, NULL, 0, NULL);
 
-	cr_assert_eq(registry_connection_renew(f.r, id, 5, 6), 0);
-	cr_assert_eq(registry_connection(f.r, id)->lease_ns, 5);
-	cr_assert_eq(registry_connection(f.r, id)->token_expiry_s, 6);
+	cr_assert_eq(registry_connection_renew(f.r, id, 5 * SECOND_NS + 1, 6), 0);
+	cr_assert_eq(connection_of(&f, id).lease_ns, 5 * SECOND_NS + 100000000, "rounded up");
+	cr_assert_eq(connection_of(&f, id).token_expiry_s, 6);
 	disconnect(&f, id);
 	cr_assert_eq(registry_connection_renew(f.r, id, 7, 8), -ESTALE);
 	cr_assert_eq(registry_connection_renew(f.r, id + 1, 7, 8), -ENOENT);
+}
+
+/* ---- vouched connections: no socket, no lease, no challenge ---- */
+
+static struct registry_connection vouched_spec(unsigned user)
+{
+	struct registry_connection spec = connection_spec(&f, user);
+
+	spec.cookie = 0;
+	spec.since_s = 77;
+	return spec;
+}
+
+Test(registry, a_vouched_connection_is_active_at_once)
+{
+	struct registry_connection spec = vouched_spec(1), c;
+	struct registry_user_keys keys = user_keys(1);
+	uint64_t channels[2];
+
+	thread_channels(channels, 2);
+	cr_assert_eq(registry_connection_vouch(f.r, &spec, &keys, channels, 2, &c), 0);
+	cr_assert_eq(c.state, FAN_CONNECTION_ACTIVE);
+	cr_assert(c.vouched && c.cookie == 0 && c.lease_ns == 0 && c.since_s == 77);
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 1);
+	cr_assert_eq(endpoint_cnt(&f, 1, channels[1]), 1);
+	cr_assert_eq(registry_connection_renew(f.r, c.id, SECOND_NS, 1), -EINVAL);
+	fixture_close(&f);
+	fixture_open(&f);
+	cr_assert(connection_of(&f, c.id).vouched);
+	cr_assert_eq(memcmp(connection_of(&f, c.id).handle, spec.handle, 16), 0);
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+Test(registry, a_connection_with_a_socket_or_a_lease_is_not_vouched)
+{
+	struct registry_connection spec = vouched_spec(1), c;
+	struct registry_user_keys keys = user_keys(1);
+
+	spec.cookie = 5;
+	cr_assert_eq(registry_connection_vouch(f.r, &spec, &keys, NULL, 0, &c), -EINVAL);
+	spec.cookie = 0;
+	spec.lease_ns = 1;
+	cr_assert_eq(registry_connection_vouch(f.r, &spec, &keys, NULL, 0, &c), -EINVAL);
+	cr_assert_eq(counts_of(&f).connections_pending, 0);
+}
+
+/* No record, no user, no group: as if it had not been asked for. */
+Test(registry, a_vouched_connection_that_finds_no_room_leaves_nothing)
+{
+	struct registry_connection spec = vouched_spec(1), c;
+	struct registry_user_keys keys = user_keys(1);
+	uint64_t channels[CHANNELS_MAX];
+	struct registry_counts before, after;
+
+	thread_channels(channels, CHANNELS_MAX);
+	f.r->groups_max = CHANNELS_MAX;
+	before = counts_of(&f);
+	cr_assert_eq(registry_connection_vouch(f.r, &spec, &keys, channels, CHANNELS_MAX, &c),
+		     -ENOSPC);
+	after = counts_of(&f);
+	cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
+	cr_assert_not(connection_there(&f, c.id));
+	table_check(&f);
+	drain_and_check(&f);
+}
+
+/* Whose an ending connection is, is known while it rests, but for those of before a takeover. */
+Test(registry, an_ending_connection_is_of_its_user)
+{
+	struct registry_connection spec = connection_spec(&f, 1);
+	uint64_t id = connect_user(&f, 1, NULL, 0, NULL), ids[2];
+
+	disconnect(&f, id);
+	cr_assert_eq(memcmp(connection_of(&f, id).handle, spec.handle, 16), 0);
+	cr_assert_eq(registry_user_connections(f.r, spec.handle, ids, 2), 0);
+	cr_assert_eq(registry_user_ending(f.r, spec.handle, ids, 2), 1);
+	cr_assert_eq(ids[0], id);
+	fixture_close(&f);
+	fixture_open(&f);
+	memset(spec.handle, 0, sizeof(spec.handle));
+	cr_assert_eq(memcmp(connection_of(&f, id).handle, spec.handle, 16), 0);
+	drain_and_check(&f);
 }
 
 Test(registry, a_user_sees_as_many_ids_as_it_asks_for)
@@ -508,12 +591,12 @@ Test(registry, everything_is_there_after_a_restart)
 	id = connect_user(&f, 1, channels, 2, &generation);
 	other = connect_user(&f, 1, NULL, 0, NULL);
 	disconnect(&f, connect_user(&f, 2, NULL, 0, NULL));
-	registry_connection_renew(f.r, id, 123, 456);
+	registry_connection_renew(f.r, id, 12 * SECOND_NS, 456);
 	fixture_close(&f);
 	fixture_open(&f);
 	table_check(&f);
-	cr_assert_eq(registry_connection(f.r, id)->generation, generation);
-	cr_assert_eq(registry_connection(f.r, id)->lease_ns, 123);
+	cr_assert_eq(connection_of(&f, id).generation, generation);
+	cr_assert_eq(connection_of(&f, id).lease_ns, 12 * SECOND_NS);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 2);
 	cr_assert_eq(endpoint_cnt(&f, 1, channels[1]), 1);
 	cr_assert_eq(endpoint_cnt(&f, 2, FAN_CHANNEL_ALL), 0, "it lingers on");
@@ -525,24 +608,24 @@ Test(registry, everything_is_there_after_a_restart)
 /* Freed and told, not dropped: a challenge to the pending one's port may be under way. */
 Test(registry, a_restart_ends_the_pending_and_completes_the_ending)
 {
-	struct fan_connection spec = connection_spec(&f, 1);
-	const struct fan_connection *c;
+	struct registry_connection spec = connection_spec(&f, 1);
+	struct registry_connection c;
 	uint64_t freed[2] = {0}, pending, ending, ids[2];
 
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
-	pending = c->id;
+	pending = c.id;
 	ending = connect_user(&f, 2, NULL, 0, NULL);
 	disconnect(&f, ending);
 	fixture_close(&f);
 	fixture_open(&f);
 	registry_set_on_connection_free(f.r, count_freed, freed);
-	cr_assert_eq(registry_connection(f.r, pending)->state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(connection_of(&f, pending).state, FAN_CONNECTION_ENDING);
 	cr_assert_eq(registry_user_connections(f.r, spec.handle, ids, 2), 0);
-	cr_assert_eq(registry_connection(f.r, ending)->state, FAN_CONNECTION_ENDING);
+	cr_assert_eq(connection_of(&f, ending).state, FAN_CONNECTION_ENDING);
 	keep(&f, 1);
 	cr_assert_eq(freed[0], 2);
-	cr_assert_null(registry_connection(f.r, pending));
-	cr_assert_null(registry_connection(f.r, ending));
+	cr_assert_not(connection_there(&f, pending));
+	cr_assert_not(connection_there(&f, ending));
 	drain_and_check(&f);
 }
 
