@@ -4,7 +4,7 @@
 # ./dev test: builds and runs everything that CI runs, prints each runner's own closing lines and one
 # line of totals, and fails if anything failed.
 # usage: run.sh [lint|unit|fuzz|asan|tsan|system|bench]... [-k EXPR]
-#   -k EXPR   with system: pytest's expression; with unit, asan, tsan, fuzz: part of a test's name
+#   -k EXPR   with system, bench: pytest's expression; with unit, asan, tsan, fuzz: part of a test's name
 
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -104,17 +104,24 @@ part_fuzz() { run_suite build-asan fuzz "${sanitize[@]}"; }
 part_asan() { run_suite build-asan unit "${sanitize[@]}"; }
 part_tsan() { run_suite build-tsan stress -Db_sanitize=thread -Db_lundef=false; }
 
-part_system() {
-	title "system tests"
-	if ! build build -Dtests=true -- >"$logs/build" 2>&1; then record "build" 1 "$logs/build"; return; fi
-	/usr/bin/python3 -m pytest -p no:cacheprovider -q --durations=5 tests/system ${match:+-k "$match"} 2>&1 | tee "$logs/out"
-	local status=${PIPESTATUS[0]} summary
+# Counts what pytest ran.
+run_pytest() { # NAME ARGUMENT...
+	local name=$1 status summary
+	shift
+	/usr/bin/python3 -m pytest -p no:cacheprovider -q "$@" ${match:+-k "$match"} 2>&1 | tee "$logs/out"
+	status=${PIPESTATUS[0]}
 	summary=$(tail -n 1 "$logs/out")
 	passed=$((passed + $(number_before passed "$summary")))
 	skipped=$((skipped + $(number_before skipped "$summary")))
 	failed=$((failed + $(number_before failed "$summary") + $(number_before error "$summary")))
-	[ "$status" = 0 ] || failures+=("system tests")
+	[ "$status" = 0 ] || failures+=("$name")
 	[ "$status" -le 1 ] || failed=$((failed + 1)) # could not run at all
+}
+
+part_system() {
+	title "system tests"
+	if ! build build -Dtests=true -- >"$logs/build" 2>&1; then record "build" 1 "$logs/build"; return; fi
+	run_pytest "system tests" --durations=5 tests/system
 }
 number_before() { # WORD TEXT
 	local number
@@ -122,12 +129,17 @@ number_before() { # WORD TEXT
 	echo "${number:-0}"
 }
 
+# The harness's own tests, and every scenario for an instant; -k selects among the former, and leaves the latter out.
 part_bench() {
-	title "bench (short)"
+	title "tests of the benchmark harness"
+	run_pytest "tests of the benchmark harness" tests/bench
+	[ -z "$match" ] || return
+	title "bench, quick"
 	if ! build build -Dtests=true -- >"$logs/build" 2>&1; then record "build" 1 "$logs/build"; return; fi
 	./dev bench --quick >"$logs/out" 2>&1
 	local status=$?
-	tail -n 3 "$logs/out"
+	grep -aE 'skipped:|failed' "$logs/out"
+	tail -n 2 "$logs/out"
 	record bench $status "$logs/out"
 }
 

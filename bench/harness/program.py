@@ -12,6 +12,7 @@ from .errors import Failure
 
 READY_S = 240  # tables of ten million connections are made in this time
 QUIT_S = 30
+MID_RUN_S = 3  # for one that is asked to end in the middle of a run, or that does not answer any more
 
 
 def affinity(cpu):
@@ -46,7 +47,7 @@ class Program:
     def __init__(self, path, args=(), cpu=None, netns=None, env=None, ready_s=READY_S):
         self.name = os.path.basename(path)
         self.args = [str(arg) for arg in args]
-        self._buffer = b""
+        self._buffer, self._answers = b"", False
         self._messages = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
@@ -85,7 +86,7 @@ class Program:
             try:
                 self._process.stdin.write(b"quit\n")
                 self._process.stdin.close()
-                self._process.wait(QUIT_S)
+                self._process.wait(QUIT_S if self._answers else MID_RUN_S)
             except (OSError, ValueError, subprocess.TimeoutExpired):
                 pass
         stop(self._process)
@@ -111,7 +112,9 @@ class Program:
 
     def _answer(self, word, deadline):
         """The object of the next line that is JSON with this word."""
+        self._answers = False
         line = self._line(deadline)
+        self._answers = True
         try:
             answer = json.loads(line)
         except ValueError:
