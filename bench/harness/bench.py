@@ -12,7 +12,7 @@ import time
 from . import hugepages, interleave, machine, results
 from .errors import Failure, Skip
 from .namespaces import Namespace
-from .program import Program, affinity, inside, stop
+from .program import Program, child, inside, stop
 
 ROOT = machine.ROOT
 
@@ -103,7 +103,7 @@ class Bench:
         log = self.folder() / "log"
         with open(log, "wb") as out:
             process = subprocess.Popen([*inside(netns), *map(str, words)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                       start_new_session=True, preexec_fn=affinity(cpu), cwd=cwd, env={**os.environ, **(env or {})})
+                                       start_new_session=True, preexec_fn=child(cpu, ends_with_us=True), cwd=cwd, env={**os.environ, **(env or {})})
         self._stack.callback(stop, process)
         process.log = log
         deadline = time.monotonic() + ready_s

@@ -3,7 +3,7 @@
 
 A chart is a dict: kind, title, measure; where: labels that a figure must have; and for
   lines        x: a label with numbers; series: label or labels of a line each
-  bars         by: label or labels of a bar each; ours: value of the first of them that is Fanwire's; groups: label of a group each
+  bars         by: label or labels of a bar each; ours: how the first of them begins where it is Fanwire's; groups: label of a group each
   stacked      x: label of a bar each; stack: label of its parts, from the bottom up
   percentiles  series: label or labels of a line each; of the distributions of that name
 """
@@ -122,7 +122,7 @@ def _colour(figure, chart, by, idx):
     ours = chart.get("ours")
     if ours is None:
         return idx % svg.SERIES
-    return 0 if figure["labels"].get(by[0]) == ours else 5
+    return 0 if str(figure["labels"].get(by[0])).startswith(ours) else 5
 
 
 def _bar(figure, name, x, top, colour):

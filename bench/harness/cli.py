@@ -5,7 +5,6 @@ import importlib
 import os
 import pathlib
 import pkgutil
-import signal
 import sys
 
 from . import compare, docs, report, results, runner, targets
@@ -182,5 +181,3 @@ def main(words):
         except BrokenPipeError:  # head has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-
-signal.signal(signal.SIGPIPE, signal.SIG_IGN)

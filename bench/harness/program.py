@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A measuring program (bench/fanwire-bench-*.c), driven line by line; see docs/benchmarks.md, "Measuring programs"."""
+import ctypes
 import json
 import os
 import select
@@ -15,9 +16,19 @@ QUIT_S = 30
 MID_RUN_S = 3  # for one that is asked to end in the middle of a run, or that does not answer any more
 
 
-def affinity(cpu):
-    """For Popen: pins the process that is about to start; None leaves it where it is."""
-    return (lambda: os.sched_setaffinity(0, {cpu})) if cpu is not None else None
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def child(cpu=None, ends_with_us=False):
+    """For Popen: pins the process that is about to start (None leaves it where it is); ends_with_us: it is told to end
+    when this process is killed, for one that would not notice."""
+    def prepare():
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        if ends_with_us:
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    return prepare
 
 
 def inside(netns):
@@ -52,7 +63,7 @@ class Program:
         try:
             self._process = subprocess.Popen(
                 [*inside(netns), str(path), *self.args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages,
-                start_new_session=True, preexec_fn=affinity(cpu), env={**os.environ, **(env or {})})
+                start_new_session=True, preexec_fn=child(cpu), env={**os.environ, **(env or {})})
         except OSError as error:
             raise Failure(f"{self.name} cannot be started: {error}") from error
         try:

@@ -5,10 +5,16 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 FOLDER = pathlib.Path("/run/fanwire-bench") if os.geteuid() == 0 else \
     pathlib.Path(tempfile.gettempdir()) / f"fanwire-bench-{os.geteuid()}"
+
+
+def _run(what):
+    """{"words": [...], "env": {...}}: a command that takes something back."""
+    subprocess.run(what["words"], env={**os.environ, **what["env"]}, capture_output=True, timeout=120, check=False)
 
 
 class Ledger:
@@ -16,7 +22,7 @@ class Ledger:
 
     def __init__(self, undoers, folder=FOLDER):
         """undoers: {kind: function of the value that was added}; each may be called for what is gone already."""
-        self._undoers = {"folder": lambda path: shutil.rmtree(path, ignore_errors=True), **undoers}
+        self._undoers = {"folder": lambda path: shutil.rmtree(path, ignore_errors=True), "command": _run, **undoers}
         self._folder = folder
         self._entries = []
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
