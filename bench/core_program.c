@@ -20,7 +20,8 @@ static const char help[] =
 	"Copies a second and cycles a copy of one dataplane worker on DPDK's null port. Waits for\n"
 	"\"run MS\" on standard input and answers in JSON; with --once it prints a table and "
 	"ends.\n"
-	"  --mode whole|fanout|stages  what is timed (whole)\n"
+	"  --mode MODE,...  what is timed: whole, fanout, stages; of several each figure's name\n"
+	"                   begins with the mode (whole; with --once whole,fanout)\n"
 	"  --users N        users in the table (65536); with --once a list: N,...\n"
 	"  --fanout N       connections of each user (3); with --once a list\n"
 	"  --payload N      bytes of an event, 0..1132 (128); with --once a list\n"
@@ -28,15 +29,15 @@ static const char help[] =
 	"  --sessions N     publisher sessions, 1..200 (4)\n"
 	"  --core N         CPU of the worker (the last one)\n"
 	"  --dir DIR        where tables lie (huge pages of its own if free, else /dev/shm)\n"
-	"  --once           table for people: every mode but stages, unless --mode says one\n"
+	"  --once           a table for people\n"
 	"  --runs N         runs of each case with --once; their median counts (3)\n"
 	"  --run-ms N       timed part of such a run, milliseconds (500)\n";
 
 struct program {
 	struct rig rig;
 	struct rig_options options;
-	enum core_mode mode;
-	bool mode_given, once;
+	unsigned modes; /* bit mask of enum core_mode */
+	bool once;
 	unsigned runs, run_ms;
 	uint32_t users[LIST_MAX], fanouts[LIST_MAX], payloads[LIST_MAX];
 	unsigned user_cnt, fanout_cnt, payload_cnt;
@@ -70,13 +71,24 @@ static void list_take(const char *option, const char *text, uint32_t list[LIST_M
 		exit(step_fail("--%s: a number is needed", option));
 }
 
-static void mode_take(struct program *p, const char *text)
+/* "whole,fanout" into the mask. */
+static void modes_take(struct program *p, const char *text)
 {
-	p->mode_given = true;
-	for (p->mode = 0; p->mode < CORE_MODE_CNT; p->mode++)
-		if (strcmp(text, core_mode_names[p->mode]) == 0)
-			return;
-	exit(step_fail("--mode %s: whole, fanout or stages is needed", text));
+	char copy[64], *save = NULL;
+
+	p->modes = 0;
+	snprintf(copy, sizeof(copy), "%s", text);
+	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		unsigned mode = 0;
+
+		while (mode < CORE_MODE_CNT && strcmp(word, core_mode_names[mode]) != 0)
+			mode++;
+		if (mode == CORE_MODE_CNT)
+			exit(step_fail("--mode %s: whole, fanout or stages is needed", word));
+		p->modes |= 1u << mode;
+	}
+	if (p->modes == 0)
+		exit(step_fail("--mode: whole, fanout or stages is needed"));
 }
 
 static const struct option option_table[] = {
@@ -99,7 +111,7 @@ static void option_take(struct program *p, int option, const char *name)
 {
 	switch (option) {
 	case 'M':
-		mode_take(p, optarg);
+		modes_take(p, optarg);
 		break;
 	case 'u':
 		list_take(name, optarg, p->users, &p->user_cnt, 1, 16000000);
@@ -161,6 +173,8 @@ static void options_parse(struct program *p, int argc, char **argv)
 		option_take(p, option, option_table[idx].name);
 	if (optind != argc)
 		exit(step_fail("\"%s\" is no option; see --help", argv[optind]));
+	if (p->modes == 0)
+		p->modes = 1u << CORE_WHOLE | (p->once ? 1u << CORE_FANOUT : 0);
 	if (!p->once && p->user_cnt + p->fanout_cnt + p->payload_cnt != 3)
 		exit(step_fail("lists of users, fan-outs and payloads need --once"));
 	p->options.users = p->users[0];
@@ -170,46 +184,75 @@ static void options_parse(struct program *p, int argc, char **argv)
 
 /* ---- driven by lines ---- */
 
+static void figure(json_t *told, const char *prefix, const char *name, double value)
+{
+	char key[96];
+
+	snprintf(key, sizeof(key), "%s%s", prefix, name);
+	json_object_set_new(told, key, json_real(value));
+}
+
+static void run_tell(json_t *told, const char *prefix, const struct core_run *run)
+{
+	double copies = (double)run->copies, events = (double)run->events;
+	double cycles = (double)run->cycles;
+	char name[64];
+
+	figure(told, prefix, "copies_per_second", copies * (double)rte_get_tsc_hz() / cycles);
+	figure(told, prefix, "cycles_per_copy", cycles / copies);
+	figure(told, prefix, "cycles_per_event", cycles / events);
+	figure(told, prefix, "events", events);
+	for (unsigned i = 0; i < STAGE_CNT; i++) {
+		if (run->stages[i] == 0)
+			continue;
+		snprintf(name, sizeof(name), "%s_cycles_per_event", core_stage_names[i]);
+		figure(told, prefix, name, (double)run->stages[i] / events);
+		snprintf(name, sizeof(name), "%s_cycles_per_copy", core_stage_names[i]);
+		figure(told, prefix, name, (double)run->stages[i] / copies);
+	}
+}
+
 static int on_run(void *context, unsigned ms, json_t *told, char *why, size_t why_size)
 {
 	struct program *p = context;
-	double copies, events, cycles;
-	struct core_run run;
-	char name[64], text[256];
+	bool several = p->modes & (p->modes - 1);
 
-	if (core_run(&p->rig, p->mode, ms, &run, text)) {
-		snprintf(why, why_size, "%s", text);
-		return -EPROTO;
-	}
-	copies = (double)run.copies;
-	events = (double)run.events;
-	cycles = (double)run.cycles;
-	json_object_set_new(told, "copies_per_second",
-			    json_real(copies * (double)rte_get_tsc_hz() / cycles));
-	json_object_set_new(told, "cycles_per_copy", json_real(cycles / copies));
-	json_object_set_new(told, "cycles_per_event", json_real(cycles / events));
-	json_object_set_new(told, "events", json_integer((json_int_t)run.events));
-	json_object_set_new(told, "copies", json_integer((json_int_t)run.copies));
-	for (unsigned i = 0; i < STAGE_CNT && p->mode == CORE_STAGES; i++) {
-		snprintf(name, sizeof(name), "%s_cycles_per_event", core_stage_names[i]);
-		json_object_set_new(told, name, json_real((double)run.stages[i] / events));
-		snprintf(name, sizeof(name), "%s_cycles_per_copy", core_stage_names[i]);
-		json_object_set_new(told, name, json_real((double)run.stages[i] / copies));
+	for (enum core_mode mode = 0; mode < CORE_MODE_CNT; mode++) {
+		char prefix[32] = "", text[256];
+		struct core_run run;
+
+		if (!(p->modes & 1u << mode))
+			continue;
+		if (core_run(&p->rig, mode, ms, &run, text)) {
+			snprintf(why, why_size, "%s", text);
+			return -EPROTO;
+		}
+		if (several)
+			snprintf(prefix, sizeof(prefix), "%s_", core_mode_names[mode]);
+		run_tell(told, prefix, &run);
 	}
 	return 0;
 }
 
+static json_t *settings_tell(const struct program *p)
+{
+	json_t *settings = rig_settings(&p->rig), *modes = json_array();
+
+	for (enum core_mode mode = 0; mode < CORE_MODE_CNT; mode++)
+		if (p->modes & 1u << mode)
+			json_array_append_new(modes, json_string(core_mode_names[mode]));
+	json_object_set_new(settings, "modes", modes);
+	return settings;
+}
+
 static int serve(struct program *p, char why[256])
 {
-	json_t *settings;
 	int err = rig_open(&p->rig, why);
 	int status;
 
 	if (err)
 		return step_fail("%s", why);
-	settings = rig_settings(&p->rig);
-	json_object_set_new(settings, "mode", json_string(core_mode_names[p->mode]));
-	status = step_serve(settings, rig_versions(), on_run, p);
+	status = step_serve(settings_tell(p), rig_versions(), on_run, p);
 	rig_close(&p->rig);
 	return status;
 }
@@ -266,7 +309,7 @@ static int table_print(struct program *p, char why[256])
 	int err = rig_open(&p->rig, why);
 
 	for (enum core_mode mode = 0; mode < CORE_MODE_CNT && !err; mode++)
-		if (p->mode_given ? mode == p->mode : mode != CORE_STAGES)
+		if (p->modes & 1u << mode)
 			err = case_print(p, mode, why);
 	rig_close(&p->rig);
 	return err;
