@@ -65,12 +65,17 @@ static int run_once(const char *line, step_run_fn *run, void *context)
 	return 0;
 }
 
+void step_ready(json_t *settings, json_t *versions)
+{
+	line_print(
+		json_pack("{s:{s:o, s:o}}", "ready", "settings", settings, "versions", versions));
+}
+
 int step_serve(json_t *settings, json_t *versions, step_run_fn *run, void *context)
 {
 	char line[64];
 
-	line_print(
-		json_pack("{s:{s:o, s:o}}", "ready", "settings", settings, "versions", versions));
+	step_ready(settings, versions);
 	while (line_read(line) && strcmp(line, "quit") != 0) {
 		if (strncmp(line, "run ", 4) != 0)
 			return step_fail("\"%s\": the words are run MS and quit", line);

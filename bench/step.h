@@ -24,5 +24,8 @@ typedef int step_run_fn(void *context, unsigned ms, json_t *run, char *why, size
  */
 int step_serve(json_t *settings, json_t *versions, step_run_fn *run, void *context);
 
+/* Says ready only (takes both objects), for a program that serves others and measures nothing. */
+void step_ready(json_t *settings, json_t *versions);
+
 /* Prints the error line; returns 1, the exit status. */
 int step_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
