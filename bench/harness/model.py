@@ -9,7 +9,9 @@ LINE_RATES = (10e9, 100e9, 400e9)  # bit/s
 # header 100 (FAN_DELIVERY_LEN).
 AROUND = 20 + 14 + 4 + 20 + 8 + 100
 DRIVER_CYCLES = 60  # assumed for a copy: the null port's driver takes none to speak of
-SCENARIO, MEASURE, WHERE = "core", "copy_cycles", {"mode": "whole"}
+SCENARIO = "core"
+SHOWN_USERS = (65536, 4000000)
+SHOWN_FANOUTS = (3, 16, 64)
 
 
 def wire_bits(payload):
@@ -23,15 +25,16 @@ def cores(line_rate, payload, cycles, hz, driver_cycles=0):
 
 
 def rows(result):
-    """(figure, {line rate: (cores, cores with a driver, copies/s)}) for each measured case."""
-    hz = result["settings"].get("tsc_hz") or result["machine"]["mhz"] * 1e6
-    for figure in results.matching(result, MEASURE, WHERE):
-        payload = figure["labels"]["payload"]
-        found = {}
-        for rate in LINE_RATES:
-            bare, copies = cores(rate, payload, figure["median"], hz)
-            found[rate] = bare, cores(rate, payload, figure["median"], hz, DRIVER_CYCLES)[0], copies
-        yield figure, found
+    """(labels, cycles a copy, {line rate: (cores, cores with a driver)}) for the cases that are shown."""
+    for figure in results.matching(result, "cycles_per_copy", {}):
+        labels, cycles = figure["labels"], figure["median"]
+        if labels["users"] not in SHOWN_USERS or labels["fanout"] not in SHOWN_FANOUTS:
+            continue
+        rate = results.matching(result, "copies", labels)[0]["median"]
+        hz = rate * cycles  # of the time stamp counter
+        needed = {line_rate: tuple(cores(line_rate, labels["payload"], cycles, hz, driver)[0] for driver in (0, DRIVER_CYCLES))
+                  for line_rate in LINE_RATES}
+        yield labels, cycles, needed
 
 
 def text(found):
@@ -41,9 +44,8 @@ def text(found):
         return f"Not measured yet: `./dev bench {SCENARIO}`."
     head = ["users", "fan-out", "payload", "cycles a copy", "bytes on the wire", *(f"{rate / 1e9:.0f} Gbit/s" for rate in LINE_RATES)]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for figure, rates in rows(result):
-        labels = figure["labels"]
-        cells = [f"{labels['users']:,}", str(labels["fanout"]), str(labels["payload"]), f"{figure['median']:.1f}", str(labels["payload"] + AROUND)]
-        cells += [f"{bare} to {driven}" for bare, driven, _ in rates.values()]
+    for labels, cycles, needed in rows(result):
+        cells = [f"{labels['users']:,}", str(labels["fanout"]), f"{labels['payload']:,}", f"{cycles:.1f}", f"{labels['payload'] + AROUND:,}"]
+        cells += [f"{bare} to {driven}" if bare != driven else str(bare) for bare, driven in needed.values()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

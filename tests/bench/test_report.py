@@ -76,6 +76,15 @@ def test_cores_for_a_line_rate():
     assert model.cores(400e9, 168, 20, 2e9, 60) == (6, 400e9 / (334 * 8))
 
 
+def test_the_table_of_cores_comes_from_the_figures():
+    labels = {"users": 65536, "fanout": 64, "payload": 168}
+    made = result(("copies", labels, [100e6]), ("cycles_per_copy", labels, [20], "less"), ("copies", {**labels, "users": 7}, [1]),
+                  ("cycles_per_copy", {**labels, "users": 7}, [1], "less"))
+    lines = model.text({"core": made}).splitlines()
+    assert lines[2:] == ["| 65,536 | 64 | 168 | 20.0 | 334 | 1 | 1 to 2 | 2 to 6 |"]
+    assert "./dev bench core" in model.text({})
+
+
 @pytest.mark.parametrize("most, top", [(1, 1), (0.93, 1), (4.2, 5), (52.3e6, 60e6), (0, 1)])
 def test_axes_end_at_round_numbers(most, top):
     assert svg.nice_top(most)[0] == pytest.approx(top)
