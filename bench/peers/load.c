@@ -2,6 +2,7 @@
 #include "bench/peers/load.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,14 +63,19 @@ static uint64_t missing(const struct load *load)
 	       load->counts.lost;
 }
 
+static uint32_t draw(struct load *load)
+{
+	load->random ^= load->random << 13;
+	load->random ^= load->random >> 7;
+	load->random ^= load->random << 17;
+	return (uint32_t)load->random;
+}
+
 static bool publish_one(struct load *load, uint64_t due_ns)
 {
 	struct load_mark mark = {.due_ns = due_ns};
 
-	load->random ^= load->random << 13;
-	load->random ^= load->random >> 7;
-	load->random ^= load->random << 17;
-	mark.user = (uint32_t)(((load->random & UINT32_MAX) * load->options.users) >> 32);
+	mark.user = (uint32_t)(((uint64_t)draw(load) * load->options.users) >> 32);
 	mark.number = load->users[mark.user].number + 1;
 	if (!load->transport->publish(load, &mark))
 		return false;
@@ -86,15 +92,23 @@ static void publish_window(struct load *load, uint64_t now_ns)
 			break;
 }
 
+/* To the next event: as long as all the others, or exponential, as between Poisson arrivals. */
+static double gap_ns(struct load *load)
+{
+	double mean = 1e9 / load->options.rate;
+
+	return load->options.poisson ? -log((draw(load) + 1.0) * 0x1p-32) * mean : mean;
+}
+
 /* Open loop: an event is due by the clock, whatever became of those before it. */
 static void publish_due(struct load *load, uint64_t start_ns, uint64_t now_ns)
 {
 	for (unsigned i = 0; i < LOAD_BATCH; i++) {
-		uint64_t due_ns = start_ns + (uint64_t)((double)load->counts.published * 1e9 /
-							load->options.rate);
+		uint64_t due_ns = start_ns + (uint64_t)load->due_ns;
 
 		if (due_ns > now_ns || !publish_one(load, due_ns))
 			break;
+		load->due_ns += gap_ns(load);
 	}
 }
 
@@ -126,6 +140,7 @@ int load_run(struct load *load, unsigned ms, struct load_figures *figures)
 	memset(&load->counts, 0, sizeof(load->counts));
 	histogram_clear(load->copies);
 	histogram_clear(load->last);
+	load->due_ns = 0;
 	while ((now_ns = load_now_ns()) < end_ns && !load->why[0]) {
 		if (load->options.rate)
 			publish_due(load, start_ns, now_ns);

@@ -36,6 +36,7 @@ struct load_options {
 	unsigned users, fanout, payload;
 	unsigned window; /* copies that may be on their way */
 	unsigned rate;	 /* events/s, open loop; 0: as fast as the window lets */
+	bool poisson;	 /* events of many that know nothing of each other; else evenly spaced */
 };
 
 struct load_receiver {	 /* receiver i is of user i / fanout */
@@ -87,6 +88,7 @@ struct load {
 	uint8_t payload[LOAD_PAYLOAD_MAX];
 	uint64_t now_ns; /* when what is being taken in was received */
 	uint64_t random;
+	double due_ns; /* since the run began: when the next event is due, open loop */
 	char why[512];
 };
 

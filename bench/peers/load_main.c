@@ -30,6 +30,7 @@ static const struct option options_known[] = {
 	{"payload", required_argument, NULL, 'l'},
 	{"window", required_argument, NULL, 'w'},
 	{"rate", required_argument, NULL, 'r'},
+	{"poisson", no_argument, NULL, 'i'},
 	{NULL, 0, NULL, 0},
 };
 
@@ -87,6 +88,9 @@ static void option_take(struct load_options *o, int option)
 		break;
 	case 'r':
 		o->rate = number_take(0, 10000000);
+		break;
+	case 'i':
+		o->poisson = true;
 		break;
 	default:
 		exit(step_fail("unknown option; see bench/peers/load_main.c"));
@@ -170,9 +174,9 @@ static int run_once(void *context, unsigned ms, json_t *run, char *why, size_t w
 
 static json_t *settings_tell(const struct load_options *o)
 {
-	return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i}", "transport", o->transport, "users",
+	return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b}", "transport", o->transport, "users",
 			 (int)o->users, "fanout", (int)o->fanout, "payload", (int)o->payload,
-			 "window", (int)o->window, "rate", (int)o->rate);
+			 "window", (int)o->window, "rate", (int)o->rate, "poisson", o->poisson);
 }
 
 static void files_raise(void)
