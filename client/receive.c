@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "client/error.h"
@@ -8,51 +6,16 @@
 
 #define TAIL_GRACE_NS (50 * CLOCK_MS_NS) /* a status may overtake its event by a little */
 
-int receive_init(struct fan_subscription *s, uint32_t payload_limit)
-{
-	struct receive_batch *b = &s->batch;
-
-	/* one byte more than the longest, so that a longer one shows */
-	b->packet_len = FAN_DELIVERY_LEN + payload_limit + 1;
-	b->packets = malloc(RECEIVE_BATCH * b->packet_len);
-	if (!b->packets)
-		return client_error(-ENOMEM, "out of memory for receive buffers");
-	for (unsigned i = 0; i < RECEIVE_BATCH; i++) {
-		b->iov[i] = (struct iovec){b->packets + i * b->packet_len, b->packet_len};
-		b->messages[i].msg_hdr = (struct msghdr){.msg_iov = &b->iov[i], .msg_iovlen = 1};
-	}
-	return 0;
-}
-
-void receive_fini(struct fan_subscription *s)
-{
-	free(s->batch.packets);
-	s->batch.packets = NULL;
-	reassembly_fini(&s->reassembly);
-}
-
 /* True where a datagram is at hand; fills the batch when it is used up. */
 static bool batch_fill(struct fan_subscription *s)
 {
-	struct receive_batch *b = &s->batch;
-	int n;
-
-	if (b->next < b->cnt)
-		return true;
-	do {
-		n = recvmmsg(s->udp, b->messages, RECEIVE_BATCH, MSG_DONTWAIT, NULL);
-		/* an ICMP error of an echo that we sent is not the events' concern */
-	} while (n < 0 && (errno == EINTR || errno == ECONNREFUSED || errno == EHOSTUNREACH ||
-			   errno == ENETUNREACH));
-	b->next = 0;
-	b->cnt = n > 0 ? (unsigned)n : 0;
-	return b->cnt > 0;
+	return s->batch.next < s->batch.cnt || s->transport->fill(s);
 }
 
 static const uint8_t *batch_head(const struct fan_subscription *s, size_t *len)
 {
-	*len = s->batch.messages[s->batch.next].msg_len;
-	return s->batch.iov[s->batch.next].iov_base;
+	*len = s->batch.lens[s->batch.next];
+	return s->batch.packets[s->batch.next];
 }
 
 /* The kernel's filter has judged already; this holds where it is absent. */
@@ -73,9 +36,7 @@ static void answer_challenge(struct fan_subscription *s, const struct fan_delive
 	if (d->channel != (FAN_CHANNEL_SINGLE | s->id))
 		return;
 	fan_echo_encode(packet, &echo);
-	/* one that gets lost is asked for again */
-	(void)!sendto(s->udp, packet, sizeof(packet), MSG_DONTWAIT | MSG_NOSIGNAL,
-		      (struct sockaddr *)&s->engine, s->engine_len);
+	s->transport->send(s, packet, sizeof(packet));
 }
 
 void receive_challenges(struct fan_subscription *s)

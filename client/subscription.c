@@ -72,18 +72,18 @@ static int take_grant(struct fan_subscription *s, const json_t *answer)
 	const char *user = json_string_value(json_object_get(answer, "user"));
 	uint64_t lease_s, limit;
 
-	if (s->udp < 0 || !user || !client_socket_id(answer, "connection", &s->id) || !s->id ||
+	if (!user || !client_socket_id(answer, "connection", &s->id) || !s->id ||
 	    fan_handle(s->handle, user, strlen(user)) < 0 ||
 	    !client_socket_number(answer, "lease_seconds", 86400, &lease_s) ||
 	    !client_socket_number(answer, "payload_limit", FAN_PAYLOAD_MAX, &limit))
-		return client_error(-EPROTO, "fanwired's answer lacks an id, user, lease, limit or "
-					     "socket; are both of the same version?");
+		return client_error(-EPROTO, "fanwired's answer lacks an id, user, lease or limit; "
+					     "are both of the same version?");
 	snprintf(s->user, sizeof(s->user), "%s", user);
 	s->lease_s = lease_s ? (uint32_t)lease_s : 1;
 	s->renew_ns = clock_now_ns() + s->lease_s * CLOCK_S_NS / 3;
 	s->streams[s->stream_cnt - 1].channel |= /* the id of a single group is known only now */
 		s->single ? FAN_CHANNEL_SINGLE | s->id : 0;
-	return receive_init(s, (uint32_t)limit);
+	return s->transport->open(s, answer, (uint32_t)limit);
 }
 
 static int watch(struct fan_subscription *s)
@@ -93,9 +93,6 @@ static int watch(struct fan_subscription *s)
 	event.data.fd = s->timer.fd;
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->timer.fd, &event) < 0)
 		return client_error(-errno, "cannot watch the timer: %s", strerror(errno));
-	event.data.fd = s->udp;
-	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->udp, &event) < 0)
-		return client_error(-errno, "cannot watch the socket: %s", strerror(errno));
 	return 0;
 }
 
@@ -176,6 +173,10 @@ static void service(struct fan_subscription *s, uint64_t now_ns)
 	}
 	if (s->ended)
 		return;
+	if (s->uplink.state != UPLINK_UP && !s->transport->attaches) {
+		set_ended(s, "closed", "the connection to fanwired broke; subscribe again");
+		return;
+	}
 	if (uplink_attach_due(&s->uplink, now_ns)) {
 		json_t *request = attach_request(s);
 
@@ -216,7 +217,7 @@ static int wait_active(struct fan_subscription *s, uint64_t deadline_ns)
 					    "the engine's challenge did not come; see whether the "
 					    "dataplane runs and reaches this host");
 		clock_timer_arm(&s->timer, clock_earlier(s->renew_ns, s->uplink.deadline_ns));
-		clock_poll(s->epoll_fd, deadline_ns);
+		s->transport->wait(s, deadline_ns);
 	}
 }
 
@@ -225,15 +226,16 @@ static int registration_open(struct fan_subscription *s, const char *client_sock
 {
 	json_t *request = subscribe_request(options);
 	json_t *answer = NULL;
-	int status = uplink_open(&s->uplink, s->epoll_fd, client_socket, request, &answer, &s->udp,
-				 deadline_ns);
+	int status;
 
+	if (s->transport->ask)
+		s->transport->ask(s, request);
+	status = uplink_open(&s->uplink, s->epoll_fd, client_socket, request, &answer, &s->udp,
+			     deadline_ns);
 	json_decref(request);
 	if (status < 0)
 		return status;
 	status = take_grant(s, answer);
-	if (status == 0)
-		status = client_socket_engine(answer, s->udp, &s->engine, &s->engine_len);
 	if (status == 0)
 		status = watch(s);
 	json_decref(answer);
@@ -242,6 +244,13 @@ static int registration_open(struct fan_subscription *s, const char *client_sock
 
 int fan_subscribe(struct fan_subscription **subscription, const char *client_socket,
 		  const struct fan_subscribe_options *options)
+{
+	return subscription_open(subscription, client_socket, options, &socket_transport, NULL);
+}
+
+int subscription_open(struct fan_subscription **subscription, const char *client_socket,
+		      const struct fan_subscribe_options *options,
+		      const struct transport *transport, void *link)
 {
 	uint64_t deadline_ns;
 	struct fan_subscription *s;
@@ -257,6 +266,8 @@ int fan_subscribe(struct fan_subscription **subscription, const char *client_soc
 	deadline_ns =
 		clock_deadline(options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_DEFAULT_MS);
 	s->udp = s->timer.fd = s->uplink.fd = -1;
+	s->transport = transport;
+	s->link = link;
 	s->single = options->single != 0;
 	s->token = strdup(options->token);
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -283,11 +294,10 @@ void fan_subscription_close(struct fan_subscription *s)
 		return;
 	uplink_close(&s->uplink);
 	clock_timer_close(&s->timer);
-	if (s->udp >= 0)
-		close(s->udp);
+	s->transport->close(s);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
-	receive_fini(s);
+	reassembly_fini(&s->reassembly);
 	for (size_t i = 0; i < s->stream_cnt; i++)
 		free(s->streams[i].thread);
 	free(s->streams);
@@ -340,7 +350,7 @@ int fan_receive(struct fan_subscription *s, struct fan_event *event, int timeout
 		clock_timer_arm(&s->timer, next_deadline(s));
 		if (timeout_ms == 0 || clock_now_ns() >= deadline_ns)
 			return 0;
-		clock_poll(s->epoll_fd, deadline_ns);
+		s->transport->wait(s, deadline_ns);
 	}
 	clock_timer_arm(&s->timer, next_deadline(s));
 	return status;

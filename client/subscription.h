@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A subscription inside. subscription.c has the registration (grant, lease, re-attachment),
- * receive.c what comes in on the scoped socket. One thread at a time.
+ * receive.c what comes in, whatever brings it (transport.h). One thread at a time.
  */
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "client/clock.h"
 #include "client/fanwire.h"
 #include "client/reassembly.h"
+#include "client/transport.h"
 #include "client/uplink.h"
 #include "common/wire/handle.h"
 
@@ -32,19 +33,20 @@ struct stream {
 	unsigned old_cnt;
 };
 
+/* Datagrams that have come, whole; the transport's memory. */
 struct receive_batch {
-	struct mmsghdr messages[RECEIVE_BATCH];
-	struct iovec iov[RECEIVE_BATCH];
-	uint8_t *packets; /* RECEIVE_BATCH of packet_len */
-	size_t packet_len;
+	const uint8_t *packets[RECEIVE_BATCH];
+	uint32_t lens[RECEIVE_BATCH];
 	unsigned cnt, next;
 };
 
 struct fan_subscription {
+	const struct transport *transport;
+	void *link; /* the transport's own */
 	struct uplink uplink;
 	char *token;
 	bool token_fresh; /* not yet sent */
-	int udp;
+	int udp;	  /* scoped socket; -1 where there is none */
 	int epoll_fd;
 	struct clock_timer timer;
 	struct sockaddr_in6 engine;
@@ -67,9 +69,12 @@ struct fan_subscription {
 	bool holds;
 };
 
+/* fan_subscribe() by another way than a scoped socket; link: the transport's own. */
+int subscription_open(struct fan_subscription **subscription, const char *client_socket,
+		      const struct fan_subscribe_options *options,
+		      const struct transport *transport, void *link);
+
 /* receive.c */
-int receive_init(struct fan_subscription *subscription, uint32_t payload_limit);
-void receive_fini(struct fan_subscription *subscription);
 /* Answers challenges at the head of what has come; stops before the first event. */
 void receive_challenges(struct fan_subscription *subscription);
 enum receive_outcome {
