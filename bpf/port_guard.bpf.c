@@ -85,25 +85,35 @@ int guard_bind6(struct bpf_sock_addr *ctx)
 	return guard_bind(ctx);
 }
 
-/* Whether the packet's socket is UDP on a port of the range. */
-static __always_inline int is_guarded(struct __sk_buff *skb, const struct guard_config *config)
+/* Whether the packet's socket, which need not be UDP, has a port of the range. */
+static __always_inline int has_port(struct __sk_buff *skb, const struct guard_config *config)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	return sk && in_range(config, sk->src_port);
+}
+
+static __always_inline int is_udp(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
-	return sk && sk->protocol == IPPROTO_UDP && in_range(config, sk->src_port);
+	return sk && sk->protocol == IPPROTO_UDP;
 }
 
+/* The port first, which costs two loads: it lets all but our own packets go. */
 SEC("cgroup_skb/ingress")
 int guard_ingress(struct __sk_buff *skb)
 {
 	const struct guard_config *config = config_get();
 
-	if (!config || !is_guarded(skb, config))
+	if (!config || !has_port(skb, config))
 		return ALLOW;
-	return is_scoped(bpf_get_socket_cookie(skb)) ? ALLOW : deny(GUARD_INGRESS_DENIED);
+	if (is_scoped(bpf_get_socket_cookie(skb)) || !is_udp(skb))
+		return ALLOW;
+	return deny(GUARD_INGRESS_DENIED);
 }
 
 static __always_inline int words_equal(const __u32 *a, const __u32 *b, int cnt)
@@ -151,7 +161,7 @@ int guard_egress(struct __sk_buff *skb)
 {
 	const struct guard_config *config = config_get();
 
-	if (!config || !is_guarded(skb, config))
+	if (!config || !has_port(skb, config) || !is_udp(skb))
 		return ALLOW;
 	if (is_scoped(bpf_get_socket_cookie(skb))) {
 		if (skb->protocol == bpf_htons(ETH_P_IP) && to_engine4(skb, config))

@@ -56,14 +56,13 @@ struct header {
 _Static_assert(sizeof(struct header) == 104, "header of 100 bytes, rounded up to 8");
 _Static_assert(__builtin_offsetof(struct header, filter_tag) == 92, "tag follows what it covers");
 
-static __always_inline __u32 count(__u32 verdict)
-{
-	__u64 *cnt = bpf_map_lookup_elem(&verdicts, &verdict);
-
-	if (cnt)
-		(*cnt)++;
-	return verdict == SCOPE_ACCEPTED ? PASS : DROP;
-}
+/* What one packet is judged by: the scope's user, and the key of the packet's key generation. */
+struct scope_read {
+	__u64 handle[2];
+	__u64 key[2];
+	__u32 user_generation;
+	__u32 has_key; /* the packet's key generation is one of the two that are accepted */
+};
 
 /* Where the packet says that it comes from; zeros where the network header cannot be read. */
 static __always_inline void source_address(struct __sk_buff *skb, __u8 source[16])
@@ -79,7 +78,7 @@ static __always_inline void source_address(struct __sk_buff *skb, __u8 source[16
 
 /* For the audit. Before the tag is looked at: a forgery that names another user matters most. */
 static __noinline int note_foreign(struct __sk_buff *skb, const struct header *header,
-				   const struct scope *scope)
+				   const struct scope_read *scope)
 {
 	struct foreign_key key = {};
 	__u64 one = 1, *cnt;
@@ -98,31 +97,35 @@ static __noinline int note_foreign(struct __sk_buff *skb, const struct header *h
 	return 0;
 }
 
-/*
- * A copy, so that one packet is judged by one scope: cookie_again is read after all the rest, so a
- * scope that was replaced by another socket's on the way is seen.
- */
-static __always_inline int scope_of(struct __sk_buff *skb, struct scope *scope)
+static __always_inline int is_entry_of(const struct scope_entry *entry, __u64 cookie)
 {
-	__u64 cookie = bpf_get_socket_cookie(skb);
-	struct scope_entry *entry = bpf_map_lookup_elem(&scopes, &cookie);
-
-	if (!entry || *(volatile __u64 *)&entry->cookie != cookie)
-		return -1;
-	__builtin_memcpy(scope, &entry->scope, sizeof(*scope));
-	asm volatile("" ::: "memory");
 	return *(volatile __u64 *)&entry->cookie_again == cookie &&
-			       *(volatile __u64 *)&entry->cookie == cookie
-		       ? 0
-		       : -1;
+	       *(volatile __u64 *)&entry->cookie == cookie;
 }
 
-static __always_inline int tag_ok(const struct header *header, const __u64 *key)
+/*
+ * What of the scope the packet is judged by. Each is read once, and cookie_again after all of them,
+ * so one packet is judged by one scope, and a scope that was replaced by another socket's on the
+ * way is seen.
+ */
+static __always_inline int scope_read(const struct scope_entry *entry, __u64 cookie,
+				      __u8 key_generation, struct scope_read *read)
 {
-	__u64 tag;
+	const volatile struct scope *scope = &entry->scope;
+	const volatile __u64 *key = scope->tag_key;
 
-	__builtin_memcpy(&tag, header->filter_tag, sizeof(tag));
-	return siphash_header((const __u64 *)header, key[0], key[1]) == tag;
+	read->handle[0] = *(const volatile __u64 *)&scope->handle[0];
+	read->handle[1] = *(const volatile __u64 *)&scope->handle[8];
+	read->user_generation = scope->user_generation;
+	read->has_key = 1;
+	if (key_generation != scope->key_generation) {
+		read->has_key = key_generation == scope->previous_key_generation;
+		key = scope->previous_tag_key;
+	}
+	read->key[0] = key[0];
+	read->key[1] = key[1];
+	asm volatile("" ::: "memory");
+	return is_entry_of(entry, cookie) ? 0 : -1;
 }
 
 /* What the header says, against the length of the datagram and what this filter knows. */
@@ -138,46 +141,57 @@ static __always_inline __u32 judge_form(const struct __sk_buff *skb, const struc
 }
 
 /* Whether it is this user's, of a generation that is in force, and from somebody with the key. */
-static __always_inline __u32 judge_scope(struct __sk_buff *skb, const struct header *header,
-					 const struct scope *scope)
+static __always_inline __u32 judge_scope(struct __sk_buff *skb, struct header *header,
+					 const struct scope_read *scope)
 {
-	const __u64 *key;
-	__u64 owner[2];
+	__u64 tag;
 
-	__builtin_memcpy(owner, scope->handle, sizeof(owner));
-	if (header->handle[0] != owner[0] || header->handle[1] != owner[1]) {
+	if (header->handle[0] != scope->handle[0] || header->handle[1] != scope->handle[1]) {
 		note_foreign(skb, header, scope);
 		return SCOPE_DROP_FOREIGN_USER;
 	}
 	if (bpf_ntohl(header->user_generation) != scope->user_generation)
 		return SCOPE_DROP_USER_GENERATION;
-	if (header->key_generation == scope->key_generation)
-		key = scope->tag_key;
-	else if (header->key_generation == scope->previous_key_generation)
-		key = scope->previous_tag_key;
-	else
+	if (!scope->has_key)
 		return SCOPE_DROP_KEY_GENERATION;
-	return tag_ok(header, key) ? SCOPE_ACCEPTED : SCOPE_DROP_TAG;
+	__builtin_memcpy(&tag, header->filter_tag, sizeof(tag));
+	if (siphash_header((__u64 *)header, scope->key[0], scope->key[1]) != tag)
+		return SCOPE_DROP_TAG;
+	return SCOPE_ACCEPTED;
+}
+
+static __always_inline __u32 judge(struct __sk_buff *skb)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	struct scope_entry *entry = bpf_map_lookup_elem(&scopes, &cookie);
+	struct scope_read scope;
+	struct header header; /* not set to zero: only what was loaded is read */
+	__u32 verdict;
+
+	if (!entry || !is_entry_of(entry, cookie))
+		return SCOPE_DROP_NO_SCOPE;
+	if (skb->gso_segs > 1 || skb->gso_size) /* injected ones may leave gso_segs at 0 */
+		return SCOPE_DROP_SUPER_PACKET;
+	if (skb->len < UDP_LEN + HEADER_LEN ||
+	    bpf_skb_load_bytes(skb, UDP_LEN, &header, HEADER_LEN))
+		return SCOPE_DROP_SHORT;
+	verdict = judge_form(skb, &header);
+	if (verdict != SCOPE_ACCEPTED)
+		return verdict;
+	if (scope_read(entry, cookie, header.key_generation, &scope))
+		return SCOPE_DROP_NO_SCOPE;
+	return judge_scope(skb, &header, &scope);
 }
 
 SEC("socket")
 int scope_filter(struct __sk_buff *skb)
 {
-	struct header header = {};
-	struct scope scope;
-	__u32 verdict;
+	__u32 verdict = judge(skb);
+	__u64 *cnt = bpf_map_lookup_elem(&verdicts, &verdict);
 
-	if (scope_of(skb, &scope))
-		return count(SCOPE_DROP_NO_SCOPE);
-	if (skb->gso_segs > 1 || skb->gso_size) /* injected ones may leave gso_segs at 0 */
-		return count(SCOPE_DROP_SUPER_PACKET);
-	if (skb->len < UDP_LEN + HEADER_LEN ||
-	    bpf_skb_load_bytes(skb, UDP_LEN, &header, HEADER_LEN))
-		return count(SCOPE_DROP_SHORT);
-	verdict = judge_form(skb, &header);
-	if (verdict != SCOPE_ACCEPTED)
-		return count(verdict);
-	return count(judge_scope(skb, &header, &scope));
+	if (cnt)
+		(*cnt)++;
+	return verdict == SCOPE_ACCEPTED ? PASS : DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
