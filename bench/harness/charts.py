@@ -22,7 +22,8 @@ def _names(labels):
 def _series_name(labels, names):
     """fan-out 3, users 1 M; a label that says what it is by itself stands alone."""
     values = [(name, labels[name]) for name in names if name in labels]
-    return ", ".join(f"{name} {svg.compact(value)}" if isinstance(value, (int, float)) else str(value) for name, value in values)
+    return ", ".join(f"{results.word(name)} {svg.compact(value)}" if isinstance(value, (int, float)) else str(value)
+                     for name, value in values)
 
 
 def _where(result, chart, kind="measures"):
@@ -46,7 +47,7 @@ def _y_axis(scale, values, unit, left=LEFT):
         y = scale(value)
         parts.append(svg.tag("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         parts.append(svg.text(left - 8, y + 4, svg.compact(value), "soft", "end"))
-    parts.append(svg.text(0, scale.end - 10, unit, "soft"))
+    parts.append(svg.text(0, scale.end - 14, unit, "soft"))
     return parts
 
 
@@ -59,7 +60,7 @@ def lines(result, chart):
     if not any(len(group) > 1 for group in groups.values()):
         return None
     parts, top = _frame(chart["title"], list(groups) if names else [], 340)
-    top, bottom = top + 18, top + 278
+    top, bottom = top + 24, top + 284
     xs = sorted({figure["labels"][chart["x"]] for figure in figures})
     x = svg.Scale(xs[0], xs[-1], LEFT + 16, WIDTH - RIGHT - 16, log=xs[0] > 0)
     most, step = svg.nice_top(max(figure["most"] for figure in figures))
@@ -69,7 +70,7 @@ def lines(result, chart):
         parts.append(svg.tag("line", x1=x(value), x2=x(value), y1=bottom, y2=bottom + 4, class_="axis"))
         if shown:
             parts.append(svg.text(x(value), bottom + 18, svg.compact(value), "soft", "middle"))
-    parts.append(svg.text((LEFT + WIDTH) / 2, bottom + 36, chart.get("x_title", chart["x"]), "soft", "middle"))
+    parts.append(svg.text((LEFT + WIDTH) / 2, bottom + 36, chart.get("x_title", results.word(chart["x"])), "soft", "middle"))
     for idx, group in enumerate(groups.values()):
         parts += _line(group, chart["x"], x, y, idx % svg.SERIES)
     return svg_parts(parts, bottom + 46, chart)
@@ -121,8 +122,8 @@ def bars(result, chart):
 def _colour(figure, chart, by, idx):
     ours = chart.get("ours")
     if ours is None:
-        return idx % svg.SERIES
-    return 0 if str(figure["labels"].get(by[0])).startswith(ours) else 5
+        return f"s{idx % svg.SERIES}"
+    return "s0" if str(figure["labels"].get(by[0])).startswith(ours) else "peer"
 
 
 def _bar(figure, name, x, top, colour):
@@ -130,7 +131,7 @@ def _bar(figure, name, x, top, colour):
     parts = [
         svg.text(x.start - 10, middle + 4, name, "label", "end"),
         svg.tag("rect", svg.tag("title", _told(figure)), x=x.start, y=top, width=max(x(figure["median"]) - x.start, 1.0), height=20,
-                rx=3, class_=f"fill s{colour}"),
+                rx=3, class_=f"fill {colour}"),
         svg.text(max(x(figure["most"]), x(figure["median"])) + 8, middle + 4, results.amount(figure["median"], figure["unit"]), "value"),
     ]
     if figure["most"] > figure["least"]:
@@ -149,7 +150,7 @@ def stacked(result, chart):
             stages.append(stage)
         columns.setdefault(column, {})[stage] = figure
     parts, top = _frame(chart["title"], list(map(str, stages)), 0)
-    top, bottom = top + 18, top + 278
+    top, bottom = top + 24, top + 284
     most, step = svg.nice_top(max(sum(one["median"] for one in column.values()) for column in columns.values()))
     y = svg.Scale(0, most, bottom, top)
     parts += _y_axis(y, svg.ticks(most, step), figures[0]["unit"])
@@ -165,7 +166,7 @@ def stacked(result, chart):
             at += figure["median"]
         parts.append(svg.text(left + width / 2, y(at) - 6, svg.compact(at), "value", "middle"))
         parts.append(svg.text(left + width / 2, bottom + 18, svg.compact(name) if isinstance(name, (int, float)) else name, "soft", "middle"))
-    parts.append(svg.text((LEFT + WIDTH) / 2, bottom + 36, chart.get("x_title", chart["x"]), "soft", "middle"))
+    parts.append(svg.text((LEFT + WIDTH) / 2, bottom + 36, chart.get("x_title", results.word(chart["x"])), "soft", "middle"))
     return svg_parts(parts, bottom + 46, chart)
 
 
@@ -190,7 +191,7 @@ def percentiles(result, chart):
     curves = [(_series_name(one["labels"], names), percentile_points(one["buckets"]), sum(count for _, count in one["buckets"]))
               for one in found]
     parts, top = _frame(chart["title"], [name for name, _, _ in curves], 0)
-    top, bottom = top + 18, top + 298
+    top, bottom = top + 24, top + 304
     nines = min(max(math.log10(max(total for _, _, total in curves)), 2), 5)
     x = svg.Scale(0, nines, LEFT, WIDTH - RIGHT - 16)
     values = [value for _, points, _ in curves for _, value in points if value > 0]

@@ -40,7 +40,7 @@ def measure_table(group, name):
     if not group:
         return f"{name}: not measured."
     columns = list(dict.fromkeys(label for figure in group for label in figure["labels"]))
-    head = [*columns, name.replace("_", " "), "least to most"]
+    head = [*map(results.word, columns), results.word(name), "least to most"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for figure in group:
         unit = figure["unit"]

@@ -118,7 +118,7 @@ def _by_name(measures):
 def _table(group):
     columns = list(dict.fromkeys(label for figure in group for label in figure["labels"]))
     numeric = {label for label in columns if all(isinstance(figure["labels"].get(label, 0), (int, float)) for figure in group)}
-    head = "".join(f"<th{' class=n' if label in numeric else ''}>{e(label)}</th>" for label in columns)
+    head = "".join(f"<th{' class=n' if label in numeric else ''}>{e(results.word(label))}</th>" for label in columns)
     rows = []
     for figure in group:
         cells = "".join(f"<td{' class=n' if label in numeric else ''}>{e(_label(figure['labels'].get(label, '')))}</td>" for label in columns)
@@ -126,7 +126,7 @@ def _table(group):
         rows.append(f"<tr>{cells}<td class=\"n\"><b>{e(results.amount(figure['median'], unit))}</b></td><td class=\"n\">"
                     f"{e(results.amount(figure['least'], unit))}</td><td class=\"n\">{e(results.amount(figure['most'], unit))}</td>"
                     f"<td class=\"n\">{figure['spread']:.1%}</td><td class=\"n\">{len(figure['runs'])}</td></tr>")
-    words = group[0]["name"].replace("_", " ")
+    words = results.word(group[0]["name"])
     better = {"more": "more is better", "less": "less is better"}[group[0]["better"]]
     table = (f"<div class=\"scroll\"><table><tr>{head}<th class=\"n\">median</th><th class=\"n\">least</th><th class=\"n\">most</th>"
              f"<th class=\"n\">spread</th><th class=\"n\">runs</th></tr>{''.join(rows)}</table></div>")

@@ -35,8 +35,16 @@ def matching(result, name, labels):
             if one["name"] == name and wanted.items() <= {str(k): str(v) for k, v in one["labels"].items()}.items()]
 
 
+WORDS = {"fanout": "fan-out"}
+
+
+def word(name):
+    """A label's or a measure's name as one reads it."""
+    return WORDS.get(name, name.replace("_", " "))
+
+
 def label_text(labels):
-    return ", ".join(f"{name} {value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{name} {value}"
+    return ", ".join(f"{word(name)} {value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{word(name)} {value}"
                      for name, value in labels.items())
 
 

@@ -5,7 +5,7 @@ import math
 import pathlib
 
 STYLE = pathlib.Path(__file__).with_name("style.css")
-SERIES = 8  # colours in style.css: --s0 is ours, the others' follow
+SERIES = 10  # colours in style.css; --s0 is ours
 CHAR = 6.4  # mean width of a character of a label, in units of the drawing
 
 
@@ -25,7 +25,7 @@ def _short(value):
 
 def compact(value):
     """1200000: 1.2 M; for ticks and legends."""
-    if float(value).is_integer() and abs(value) < 10000:
+    if abs(value) >= 1000 and (abs(value) < 10000 or float(value).is_integer() and abs(value) < 1e6):
         return f"{value:,.0f}"
     for scale, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= scale:

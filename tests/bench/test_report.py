@@ -41,7 +41,7 @@ def test_marks_stand_where_the_figures_are(made):
     circles = [one for one in root if one.tag.endswith("circle")]
     assert len(circles) == len(FIGURES)
     highest = min(circles, key=lambda circle: float(circle.get("cy")))
-    assert "fanout 16" in highest[0].text
+    assert "fan-out 16" in highest[0].text
 
 
 def test_the_page_is_of_one_piece(made):
