@@ -10,7 +10,7 @@
 #include "common/shm/table.h"
 #include "common/wire/handle.h"
 
-#define GROUPS_PER_BUCKET 5 /* as control/registry lays it out */
+#define GROUPS_PER_BUCKET 6 /* as control/registry lays it out */
 #define MTU		  9000
 #define MAC		  UINT64_C(0x010000000002) /* 02:00:00:00:00:01, first byte lowest */
 
@@ -42,7 +42,7 @@ static uint64_t geometry(struct fan_registry *root, uint32_t users, uint32_t fan
 	users += large != 0;
 
 	root->bucket_cnt = (users + GROUPS_PER_BUCKET - 1) / GROUPS_PER_BUCKET;
-	root->overflow_cnt = root->bucket_cnt / 4 + 64;
+	root->overflow_cnt = root->bucket_cnt / 8 + 64;
 	root->group_cnt = users;
 	root->endpoint_cnt = users * fanout + large;
 	root->connection_cnt = 1;
@@ -93,14 +93,15 @@ static int bucket_add(struct bench_region *r, uint32_t *overflow_used, uint64_t 
 			;
 		if (slot < FAN_BUCKET_SLOTS)
 			break;
-		if (!bucket->next) {
+		if (!(bucket->chain & FAN_CHAIN_NEXT)) {
 			if (*overflow_used == r->root->overflow_cnt)
 				return -ENOSPC;
-			bucket->next = r->root->bucket_cnt + (*overflow_used)++ + 1;
+			bucket->chain |= ++*overflow_used;
 		}
-		bucket = &buckets[bucket->next - 1];
+		bucket->chain |= fan_chain_mark(hash);
+		bucket = &buckets[r->root->bucket_cnt + (bucket->chain & FAN_CHAIN_NEXT) - 1];
 	}
-	bucket->fp[slot / 4] |= (uint64_t)fan_table_fp(hash) << (16 * (slot % 4));
+	bucket->fp[slot] = fan_table_fp(hash);
 	bucket->group[slot] = group + 1;
 	return 0;
 }

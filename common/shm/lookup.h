@@ -12,6 +12,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "common/shm/state.h"
 #include "common/shm/table.h"
 

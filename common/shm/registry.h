@@ -15,23 +15,28 @@
 
 #define FAN_REGISTRY_FILE     "registry"
 #define FAN_CACHE_LINE	      64
-#define FAN_BUCKET_SLOTS      8
+#define FAN_BUCKET_SLOTS      10
+#define FAN_CHAIN_NEXT	      UINT32_C(0x00ffffff) /* of a bucket's `chain` */
+#define FAN_OVERFLOW_MAX      FAN_CHAIN_NEXT
 #define FAN_NEXTHOPS_MAX      4096
 #define FAN_REQUEST_CNT	      1024 /* to the dataplane; power of two */
 #define FAN_ENDPOINT_CNT_BITS 24
 #define FAN_ENDPOINT_CNT_MAX  ((1u << FAN_ENDPOINT_CNT_BITS) - 1)
 
 /*
- * One cache line. Slot i holds fingerprint fp[i] (four 16-bit fingerprints a word, slot 0 lowest)
- * and group[i] = group index + 1, 0 when empty. Write order on add: fp, then group (release); on
- * delete: group = 0 (release), then fp = 0. A reader that sees a stale fingerprint with a new group
- * compares the whole key and is right. `next` = overflow bucket index + 1, 0 at the chain's end.
+ * One cache line. Slot i holds fingerprint fp[i] and group[i] = group index + 1, 0 when empty. Write
+ * order on add: fp, then group (release); on delete: group = 0 (release), then fp = 0. A reader that
+ * sees a stale fingerprint with a new group compares the whole key and is right.
+ *
+ * chain: bits 0-23 the next bucket's number among the overflow buckets + 1, 0 at the chain's end;
+ * bits 24-31 say of which hashes a group may stand in a bucket behind this one: both bits of
+ * fan_chain_mark() are set for each that does. Set before such a group appears, cleared after it has
+ * gone, so that most lookups that find nothing end in the first bucket.
  */
 struct fan_bucket {
-	uint64_t fp[2];
+	uint16_t fp[FAN_BUCKET_SLOTS];
+	uint32_t chain;
 	uint32_t group[FAN_BUCKET_SLOTS];
-	uint32_t next;
-	uint32_t pad[3];
 };
 _Static_assert(sizeof(struct fan_bucket) == 64, "bucket is one cache line");
 

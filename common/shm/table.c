@@ -53,7 +53,8 @@ static bool geometry_ok(const struct fan_registry *r, uint64_t size)
 	};
 
 	/* an index + 1 is what buckets store: it has to fit 32 bits too */
-	if (bucket_total >= UINT32_MAX || r->group_cnt == UINT32_MAX)
+	if (bucket_total >= UINT32_MAX || r->overflow_cnt > FAN_OVERFLOW_MAX ||
+	    r->group_cnt == UINT32_MAX)
 		return false;
 	if (r->bucket_cnt == 0 || !is_power_of_two(r->session_cnt) ||
 	    !is_power_of_two(r->request_cnt) || r->nexthop_cnt > FAN_NEXTHOPS_MAX)

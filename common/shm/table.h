@@ -13,9 +13,18 @@
 
 #include "common/shm/registry.h"
 
-#ifdef __SSE2__
+/* ThreadSanitizer does not know that a vector's elements are read whole. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+#define FAN_VECTOR_LOADS
 #include <emmintrin.h>
 #endif
+
+#define FAN_BUCKET_MASK ((1u << FAN_BUCKET_SLOTS) - 1)
 
 /* A mapped registry with its offsets resolved and bounds known. Filled by fan_table_init(). */
 struct fan_table {
@@ -79,23 +88,37 @@ static inline uint16_t fan_table_fp(uint64_t hash)
 	return fp ? fp : 1;
 }
 
-/* Bit i set where slot i's fingerprint equals fp. Words are read atomically: they may change. */
+/* What a bucket's `chain` says of a group with this hash that stands behind it. */
+static inline uint32_t fan_chain_mark(uint64_t hash)
+{
+	return UINT32_C(1) << (24 + (hash >> 32 & 7)) | UINT32_C(1) << (24 + (hash >> 35 & 7));
+}
+
+/* The bucket that follows, or UINT32_MAX where there is none or it would lie outside. */
+static inline uint32_t fan_chain_next(const struct fan_table *t, uint32_t chain)
+{
+	uint32_t next = chain & FAN_CHAIN_NEXT;
+
+	return next - 1 < t->bucket_total - t->bucket_cnt ? t->bucket_cnt + next - 1 : UINT32_MAX;
+}
+
+/* Bit i set where slot i's fingerprint equals fp. Each is read whole: it may change. */
 static inline unsigned fan_bucket_match(const struct fan_bucket *bucket, uint16_t fp)
 {
-	uint64_t w0 = __atomic_load_n(&bucket->fp[0], __ATOMIC_RELAXED);
-	uint64_t w1 = __atomic_load_n(&bucket->fp[1], __ATOMIC_RELAXED);
-#ifdef __SSE2__
-	__m128i words = _mm_set_epi64x((long long)w1, (long long)w0);
-	__m128i equal = _mm_cmpeq_epi16(words, _mm_set1_epi16((short)fp));
+#ifdef FAN_VECTOR_LOADS
+	/* An aligned load of a vector reads each of its 16-bit elements whole. */
+	__m128i wanted = _mm_set1_epi16((short)fp);
+	__m128i first = _mm_load_si128((const __m128i *)(const void *)bucket);
+	__m128i last = _mm_loadl_epi64((const __m128i *)(const void *)&bucket->fp[8]);
 
-	return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128()));
+	first = _mm_cmpeq_epi16(first, wanted);
+	last = _mm_cmpeq_epi16(last, wanted);
+	return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(first, last)) & FAN_BUCKET_MASK;
 #else
 	unsigned mask = 0;
 
-	for (unsigned i = 0; i < 4; i++) {
-		mask |= (unsigned)((uint16_t)(w0 >> (16 * i)) == fp) << i;
-		mask |= (unsigned)((uint16_t)(w1 >> (16 * i)) == fp) << (i + 4);
-	}
+	for (unsigned i = 0; i < FAN_BUCKET_SLOTS; i++)
+		mask |= (unsigned)(__atomic_load_n(&bucket->fp[i], __ATOMIC_RELAXED) == fp) << i;
 	return mask;
 #endif
 }
@@ -109,9 +132,9 @@ static inline const struct fan_group *fan_table_lookup(const struct fan_table *t
 						       uint64_t hash)
 {
 	uint16_t fp = fan_table_fp(hash);
-	uint32_t idx = fan_table_bucket_idx(t, hash);
+	uint32_t mark = fan_chain_mark(hash), idx = fan_table_bucket_idx(t, hash);
 
-	for (uint32_t hops = 0; hops <= t->bucket_total; hops++) {
+	for (uint32_t hops = 0; hops <= t->bucket_total && idx != UINT32_MAX; hops++) {
 		const struct fan_bucket *bucket = &t->buckets[idx];
 
 		for (unsigned mask = fan_bucket_match(bucket, fp); mask; mask &= mask - 1) {
@@ -125,10 +148,12 @@ static inline const struct fan_group *fan_table_lookup(const struct fan_table *t
 			if (g->channel == channel && memcmp(g->handle, handle, 16) == 0)
 				return g;
 		}
-		idx = __atomic_load_n(&bucket->next, __ATOMIC_ACQUIRE);
-		if (idx == 0 || idx > t->bucket_total)
+		/* pairs with the release in control/registry that links a bucket */
+		uint32_t chain = __atomic_load_n(&bucket->chain, __ATOMIC_ACQUIRE);
+
+		if ((chain & mark) != mark)
 			return NULL;
-		idx--;
+		idx = fan_chain_next(t, chain);
 	}
 	return NULL;
 }

@@ -19,17 +19,23 @@ uint64_t group_hash(const struct registry *r, uint32_t group)
 
 static uint32_t next_of(const struct registry *r, uint32_t bucket)
 {
-	return r->buckets[bucket].next ? r->buckets[bucket].next - 1 : NONE;
+	return fan_chain_next(&r->table, r->buckets[bucket].chain);
 }
 
 static void fp_store(struct fan_bucket *bucket, unsigned slot, uint16_t fp)
 {
-	uint64_t *word = &bucket->fp[slot / 4];
-	unsigned shift = 16 * (slot % 4);
-	uint64_t value = (*word & ~(UINT64_C(0xffff) << shift)) | (uint64_t)fp << shift;
-
 	/* Relaxed: a stale fingerprint costs a compare of keys, or misses a group being added. */
-	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+	__atomic_store_n(&bucket->fp[slot], fp, __ATOMIC_RELAXED);
+}
+
+static void chain_store(struct registry *r, uint32_t bucket, uint32_t chain)
+{
+	if (r->buckets[bucket].chain == chain)
+		return;
+	step(r, "chain");
+	/* Release: a bucket that it links is filled. Pairs with the acquire of `chain` in
+	 * fan_table_lookup(). */
+	__atomic_store_n(&r->buckets[bucket].chain, chain, __ATOMIC_RELEASE);
 }
 
 uint32_t bucket_find(const struct registry *r, const uint8_t handle[16], uint64_t channel,
@@ -65,13 +71,48 @@ static bool find_slot(const struct registry *r, uint64_t hash, uint32_t value, s
 	return false;
 }
 
+/* ---- what a chain says of itself ---- */
+
+/* Marks of the groups in one bucket. */
+static uint32_t marks_of(const struct registry *r, const struct fan_bucket *bucket)
+{
+	uint32_t marks = 0;
+
+	for (unsigned i = 0; i < FAN_BUCKET_SLOTS; i++) {
+		if (bucket->group[i])
+			marks |= fan_chain_mark(group_hash(r, bucket->group[i] - 1));
+	}
+	return marks;
+}
+
+/* Before a group appears in `last`: the buckets in front of it say so. */
+static void marks_add(struct registry *r, uint64_t hash, uint32_t last)
+{
+	for (uint32_t b = fan_table_bucket_idx(&r->table, hash); b != last; b = next_of(r, b))
+		chain_store(r, b, r->buckets[b].chain | fan_chain_mark(hash));
+}
+
+/* After groups have gone: nothing is marked but what is there. */
+static void marks_renew(struct registry *r, uint32_t first)
+{
+	for (uint32_t b = first; b != NONE; b = next_of(r, b)) {
+		uint32_t marks = 0;
+
+		for (uint32_t behind = next_of(r, b); behind != NONE; behind = next_of(r, behind))
+			marks |= marks_of(r, &r->buckets[behind]);
+		chain_store(r, b, (r->buckets[b].chain & FAN_CHAIN_NEXT) | marks);
+	}
+}
+
+/* ---- changes ---- */
+
 /*
  * A new overflow bucket is filled before it is linked, right behind the first-level bucket. A
  * bucket that is being unlinked is never the one that gets the link: first-level ones stay.
  */
 static void add_overflow(struct registry *r, uint64_t hash, uint32_t group)
 {
-	struct fan_bucket *first = &r->buckets[fan_table_bucket_idx(&r->table, hash)];
+	uint32_t first = fan_table_bucket_idx(&r->table, hash);
 	uint32_t idx = stack_pop(&r->free_overflow);
 	struct fan_bucket *bucket = &r->buckets[idx];
 
@@ -79,11 +120,12 @@ static void add_overflow(struct registry *r, uint64_t hash, uint32_t group)
 	memset(bucket, 0, sizeof(*bucket));
 	fp_store(bucket, 0, fan_table_fp(hash));
 	bucket->group[0] = group + 1;
-	bucket->next = first->next;
+	bucket->chain = r->buckets[first].chain;
 	step(r, "overflow link");
-	/* Release: the bucket, its group and that group's block are written. Pairs with the acquire
-	 * of `next` in fan_table_lookup(). */
-	__atomic_store_n(&first->next, idx + 1, __ATOMIC_RELEASE);
+	/* Its group and that group's block are written too. */
+	chain_store(r, first,
+		    (bucket->chain & ~FAN_CHAIN_NEXT) | fan_chain_mark(hash) |
+			    (idx - r->table.bucket_cnt + 1));
 }
 
 void bucket_add(struct registry *r, uint64_t hash, uint32_t group)
@@ -94,6 +136,7 @@ void bucket_add(struct registry *r, uint64_t hash, uint32_t group)
 		add_overflow(r, hash, group);
 		return;
 	}
+	marks_add(r, hash, slot.bucket);
 	step(r, "slot fingerprint");
 	fp_store(&r->buckets[slot.bucket], slot.idx, fan_table_fp(hash));
 	step(r, "slot group");
@@ -124,7 +167,7 @@ static bool is_empty(const struct fan_bucket *bucket)
 }
 
 /*
- * An unlinked bucket keeps its own `next`: a reader that stands in it goes on to what followed.
+ * An unlinked bucket keeps its own `chain`: a reader that stands in it goes on to what followed.
  * What follows may be unlinked too, but rests at least as long as that reader needs.
  */
 void bucket_trim(struct registry *r, uint32_t first)
@@ -137,11 +180,13 @@ void bucket_trim(struct registry *r, uint32_t first)
 			continue;
 		}
 		step(r, "overflow unlink");
-		/* Release: what follows was published before. Pairs with the acquire of `next` in
-		 * fan_table_lookup(). */
-		__atomic_store_n(&r->buckets[prev].next, r->buckets[b].next, __ATOMIC_RELEASE);
+		/* What follows was published before. */
+		chain_store(r, prev,
+			    (r->buckets[prev].chain & ~FAN_CHAIN_NEXT) |
+				    (r->buckets[b].chain & FAN_CHAIN_NEXT));
 		retire(r, RETIRED_BUCKET, b, 1);
 	}
+	marks_renew(r, first);
 }
 
 void bucket_del(struct registry *r, uint64_t hash, uint32_t group)

@@ -12,7 +12,7 @@
 /* Endpoints for the worst case of every connection in all of its threads, up to this many. */
 #define ENDPOINTS_WORST (UINT64_C(1) << 18)
 #define THREADS_MEAN	3u
-#define GROUPS_A_BUCKET 5u
+#define GROUPS_A_BUCKET 6u
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -58,17 +58,17 @@ static void place(uint64_t *off, uint64_t *end, uint64_t cnt, uint64_t len)
 /*
  * Counts and offsets that a configuration asks for; returns the region's size.
  *
- * Groups: an eighth more than may be in the table, for those that rest. Buckets: at most 5 groups
- * a bucket of 8 slots on average; then about 7 % of the buckets overflow (Poisson, mean 5: P(X > 8)
- * = 0.068), and one overflow bucket for each 4 leaves as many again, and more, to rest.
+ * Groups: an eighth more than may be in the table, for those that rest. Buckets: at most 6 groups
+ * a bucket of 10 slots on average; then about 4 % of the buckets overflow (Poisson, mean 6: P(X >
+ * 10) = 0.043), and one overflow bucket for each 8 leaves as many again, and more, to rest.
  */
 static uint64_t geometry(struct fan_registry *root, const struct fan_config *config)
 {
 	uint64_t end = sizeof(*root);
 
 	root->group_cnt = config->max_groups + config->max_groups / 8 + 64;
-	root->bucket_cnt = (root->group_cnt + GROUPS_A_BUCKET - 1) / GROUPS_A_BUCKET;
-	root->overflow_cnt = root->bucket_cnt / 4 + 64;
+	root->bucket_cnt = (config->max_groups + GROUPS_A_BUCKET - 1) / GROUPS_A_BUCKET;
+	root->overflow_cnt = root->bucket_cnt / 8 + 64;
 	root->endpoint_cnt = (uint32_t)min64(endpoint_cnt(config), UINT32_MAX / 2);
 	root->connection_cnt = config->max_connections + config->max_connections / 4 + 64;
 	root->session_cnt = power_of_two(config->max_sessions);

@@ -21,12 +21,6 @@
 #define KIND_BITS  3
 #define POLL_EVERY 1024u /* items: bounds what rests while nobody calls housekeeping */
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-
 static void fence(void)
 {
 #ifdef __SANITIZE_THREAD__

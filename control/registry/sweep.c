@@ -162,12 +162,10 @@ static int sweep_slots(struct registry *r, uint32_t bucket, uint32_t first, stru
 	int rc = 0;
 
 	for (unsigned i = 0; rc == 0 && i < FAN_BUCKET_SLOTS; i++) {
-		uint16_t fp = (uint16_t)(b->fp[i / 4] >> (16 * (i % 4)));
-
 		if (b->group[i] > r->root->group_cnt)
 			return corrupt(r, "a slot names a group that is not there", bucket);
 		if (b->group[i])
-			rc = sweep_group(r, b->group[i] - 1, first, fp, seen);
+			rc = sweep_group(r, b->group[i] - 1, first, b->fp[i], seen);
 	}
 	return rc;
 }
@@ -175,13 +173,14 @@ static int sweep_slots(struct registry *r, uint32_t bucket, uint32_t first, stru
 /* All links of a chain before any lookup in it: a ring would never end. */
 static int sweep_links(struct registry *r, uint32_t first, struct seen *seen)
 {
-	for (uint32_t b = first; r->buckets[b].next; b = r->buckets[b].next - 1) {
-		uint32_t next = r->buckets[b].next - 1;
+	for (uint32_t b = first; r->buckets[b].chain & FAN_CHAIN_NEXT;) {
+		uint32_t next = fan_chain_next(&r->table, r->buckets[b].chain);
 
-		if (next < r->table.bucket_cnt || next >= r->table.bucket_total)
+		if (next == NONE)
 			return corrupt(r, "a bucket leads outside", b);
 		if (seen->buckets[next]++)
 			return corrupt(r, "two buckets lead to one", next);
+		b = next;
 	}
 	return 0;
 }
@@ -191,12 +190,8 @@ static int sweep_chain(struct registry *r, uint32_t first, struct seen *seen)
 	int rc = sweep_links(r, first, seen);
 	uint32_t b = first;
 
-	while (rc == 0) {
+	for (; rc == 0 && b != NONE; b = fan_chain_next(&r->table, r->buckets[b].chain))
 		rc = sweep_slots(r, b, first, seen);
-		if (!r->buckets[b].next)
-			break;
-		b = r->buckets[b].next - 1;
-	}
 	return rc;
 }
 
@@ -284,7 +279,7 @@ static void collect_free(struct registry *r, const struct seen *seen)
 static void tidy_buckets(struct registry *r)
 {
 	for (uint32_t i = 0; i < r->table.bucket_cnt; i++) {
-		if (r->buckets[i].next)
+		if (r->buckets[i].chain)
 			bucket_trim(r, i);
 	}
 }

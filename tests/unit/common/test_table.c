@@ -120,6 +120,8 @@ Test(table, every_corrupt_count_is_refused)
 	}
 	root->overflow_cnt = UINT32_MAX - BUCKETS + 1;
 	expect_refused("bucket total that wraps");
+	root->overflow_cnt = FAN_OVERFLOW_MAX + 1;
+	expect_refused("more overflow buckets than a chain can name");
 }
 
 Test(table, region_cut_short_is_refused)
@@ -156,12 +158,17 @@ static struct fan_bucket *bucket_of(const uint8_t handle[16], uint64_t channel)
 	return (struct fan_bucket *)&table.buckets[fan_table_bucket_idx(&table, hash)];
 }
 
+static uint32_t mark_of(const uint8_t handle[16], uint64_t channel)
+{
+	return fan_chain_mark(fan_table_hash(table.seed, handle, channel));
+}
+
 static void put(struct fan_bucket *bucket, unsigned slot, uint32_t group, const uint8_t handle[16],
 		uint64_t channel)
 {
 	uint16_t fp = fan_table_fp(fan_table_hash(table.seed, handle, channel));
 
-	bucket->fp[slot / 4] |= (uint64_t)fp << (16 * (slot % 4));
+	bucket->fp[slot] = fp;
 	bucket->group[slot] = group;
 }
 
@@ -213,8 +220,12 @@ Test(table, finds_in_every_slot_and_in_overflow)
 	}
 	memset(first, 0, sizeof(*first));
 	overflow = (struct fan_bucket *)&table.buckets[BUCKETS + 1];
-	first->next = BUCKETS + 2;
 	put(overflow, 3, 6, ALICE, 7);
+	first->chain = 2;
+	cr_expect_null(lookup(ALICE, 7), "not marked, so not there");
+	first->chain = 2 | mark_of(ALICE, 7);
+	cr_expect_eq(lookup(ALICE, 7), group);
+	put(first, 0, 1, ALICE, 7); /* another group's, of the same fingerprint */
 	cr_expect_eq(lookup(ALICE, 7), group);
 	cr_expect_null(lookup(ALICE, 8));
 	cr_expect_null(lookup(BOB, 7));
@@ -242,9 +253,11 @@ Test(table, indices_out_of_range_are_not_followed)
 	cr_expect_null(lookup(ALICE, 0));
 	bucket->group[0] = UINT32_MAX;
 	cr_expect_null(lookup(ALICE, 0));
-	bucket->next = BUCKETS + OVERFLOW + 1;
+	bucket->chain = mark_of(ALICE, 0);
 	cr_expect_null(lookup(ALICE, 0));
-	bucket->next = UINT32_MAX;
+	bucket->chain = mark_of(ALICE, 0) | (OVERFLOW + 1);
+	cr_expect_null(lookup(ALICE, 0));
+	bucket->chain = UINT32_MAX;
 	cr_expect_null(lookup(ALICE, 0));
 }
 
@@ -253,8 +266,8 @@ Test(table, chain_in_a_circle_ends, .timeout = 10)
 	struct fan_bucket *bucket = bucket_of(ALICE, 0);
 	struct fan_bucket *overflow = (struct fan_bucket *)&table.buckets[BUCKETS];
 
-	bucket->next = BUCKETS + 1;
-	overflow->next = BUCKETS + 1;
+	bucket->chain = mark_of(ALICE, 0) | 1;
+	overflow->chain = mark_of(ALICE, 0) | 1;
 	cr_expect_null(lookup(ALICE, 0));
 }
 

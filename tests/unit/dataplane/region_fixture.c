@@ -106,7 +106,7 @@ static void bucket_add(struct region_fixture *f, const struct fan_group *group, 
 	while (slot < FAN_BUCKET_SLOTS && bucket->group[slot])
 		slot++;
 	check(slot < FAN_BUCKET_SLOTS, "bucket full");
-	bucket->fp[slot / 4] |= (uint64_t)fan_table_fp(hash) << (16 * (slot % 4));
+	bucket->fp[slot] = fan_table_fp(hash);
 	bucket->group[slot] = idx + 1;
 }
 

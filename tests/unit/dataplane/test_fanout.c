@@ -169,7 +169,7 @@ Test(fanout, follows_no_reference_out_of_the_region)
 	expect(4, 3, 1, FAN_COUNTER_drop_endpoint_range);
 	for (unsigned i = 0; i < 256; i++) {
 		memset(p.regions.buckets[i].group, 0xff, sizeof(p.regions.buckets[i].group));
-		p.regions.buckets[i].next = UINT32_MAX;
+		p.regions.buckets[i].chain = UINT32_MAX;
 	}
 	publish(&p, &(struct publish_spec){.sequence = 5});
 	cr_expect_eq(counter(&p, FAN_COUNTER_events_no_group), 1);

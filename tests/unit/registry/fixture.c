@@ -303,6 +303,22 @@ static void check_bucket(const struct fixture *f, uint32_t bucket, struct walk *
 		cr_assert(filled > 0, "an empty overflow bucket is linked");
 }
 
+/* A chain marks what stands behind each of its buckets, and nothing else. */
+static uint32_t check_marks(const struct fixture *f, uint32_t bucket)
+{
+	const struct fan_table *t = registry_table(f->r);
+	const struct fan_bucket *b = &t->buckets[bucket];
+	uint32_t next = fan_chain_next(t, b->chain);
+	uint32_t marks = next == NONE ? 0 : check_marks(f, next);
+
+	cr_assert_eq(b->chain & ~FAN_CHAIN_NEXT, marks, "bucket %u: marks", bucket);
+	for (unsigned i = 0; i < FAN_BUCKET_SLOTS; i++) {
+		if (b->group[i])
+			marks |= fan_chain_mark(group_hash(f->r, b->group[i] - 1));
+	}
+	return marks;
+}
+
 static void check_connections(const struct fixture *f)
 {
 	struct registry_counts counts = counts_of(f);
@@ -338,12 +354,12 @@ void table_check(const struct fixture *f)
 		uint32_t hops = 0;
 
 		check_bucket(f, first, &walk);
-		for (uint32_t next = t->buckets[first].next; next;
-		     next = t->buckets[next - 1].next) {
-			cr_assert(next - 1 >= t->bucket_cnt && next <= t->bucket_total);
+		for (uint32_t b = fan_chain_next(t, t->buckets[first].chain); b != NONE;
+		     b = fan_chain_next(t, t->buckets[b].chain)) {
 			cr_assert(hops++ < t->bucket_total, "a chain is a ring");
-			check_bucket(f, next - 1, &walk);
+			check_bucket(f, b, &walk);
 		}
+		check_marks(f, first);
 	}
 	cr_assert_eq(walk.used, counts.endpoints_used);
 	cr_assert_eq(walk.group_cnt, counts.groups);

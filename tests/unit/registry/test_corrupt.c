@@ -115,13 +115,14 @@ Test(corrupt, references_that_lead_outside)
 	struct fan_bucket *bucket = (void *)(image + root()->buckets_off);
 	struct fan_group *group = (void *)(image + root()->groups_off);
 
-	bucket->next = root()->bucket_cnt + root()->overflow_cnt + 1;
+	bucket->chain = root()->overflow_cnt + 1;
 	image_write(image, image_len);
 	expect_refused("corrupt");
-	bucket->next = 1; /* a ring */
+	bucket->chain = 1; /* a ring */
+	((struct fan_bucket *)bucket)[root()->bucket_cnt].chain = 1;
 	image_write(image, image_len);
 	expect_refused("corrupt");
-	bucket->next = 0;
+	bucket->chain = bucket[root()->bucket_cnt].chain = 0;
 	group->endpoints = (uint64_t)root()->endpoint_cnt << FAN_ENDPOINT_CNT_BITS | 1;
 	image_write(image, image_len);
 	expect_refused("corrupt");

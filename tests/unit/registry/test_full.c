@@ -247,16 +247,16 @@ Test(full, a_full_table_can_be_emptied)
 	drain_and_check(&f);
 }
 
-/* 30 groups in one bucket of eight slots: three overflow buckets, and none when they are gone. */
+/* 38 groups in one bucket of ten slots: three overflow buckets, and none when they are gone. */
 Test(full, overflow_buckets_come_and_go)
 {
-	uint64_t channels[30], id;
+	uint64_t channels[38], id;
 	uint32_t before;
 
 	fixture_open(&f);
 	before = f.r->free_overflow.cnt;
-	crowded_channels(&f, 1, channels, 30);
-	id = connect_user(&f, 1, channels, 30, NULL);
+	crowded_channels(&f, 1, channels, 38);
+	id = connect_user(&f, 1, channels, 38, NULL);
 	cr_assert_eq(f.r->free_overflow.cnt, before - 3);
 	table_check(&f);
 	fixture_close(&f);
@@ -270,35 +270,35 @@ Test(full, overflow_buckets_come_and_go)
 /* Buckets go from the front, the middle and the back of their chain. */
 Test(full, overflow_buckets_leave_in_any_order)
 {
-	uint64_t channels[32], ids[4];
+	uint64_t channels[40], ids[4];
 
 	fixture_open(&f);
-	crowded_channels(&f, 1, channels, 32);
+	crowded_channels(&f, 1, channels, 40);
 	for (unsigned leaver = 0; leaver < 4; leaver++) {
 		for (unsigned i = 0; i < 4; i++)
-			ids[i] = connect_user(&f, 1, channels + 8 * i, 8, NULL);
+			ids[i] = connect_user(&f, 1, channels + 10 * i, 10, NULL);
 		disconnect(&f, ids[leaver]);
 		keep(&f, f.config.linger_s * SECOND_NS + 1);
 		table_check(&f);
-		for (unsigned i = 0; i < 32; i++)
-			cr_assert_eq(endpoint_cnt(&f, 1, channels[i]), i / 8 == leaver ? -1 : 1);
+		for (unsigned i = 0; i < 40; i++)
+			cr_assert_eq(endpoint_cnt(&f, 1, channels[i]), i / 10 == leaver ? -1 : 1);
 		drain_and_check(&f);
 	}
 }
 
 Test(full, overflow_buckets_all_gone)
 {
-	uint64_t channels[30], id;
+	uint64_t channels[38], id;
 	uint32_t cnt;
 
 	fixture_open(&f);
-	crowded_channels(&f, 1, channels, 30);
+	crowded_channels(&f, 1, channels, 38);
 	cnt = f.r->free_overflow.cnt;
 	f.r->free_overflow.cnt = 2; /* as if the rest were in use */
-	cr_assert_eq(try_connect(&f, 1, channels, 30, &id), -ENOSPC);
+	cr_assert_eq(try_connect(&f, 1, channels, 38, &id), -ENOSPC);
 	cr_assert_not_null(strstr(registry_why(f.r), "overflow"));
 	cr_assert_eq(counts_of(&f).groups, 0);
-	cr_assert_eq(try_connect(&f, 1, channels, 22, &id), 0);
+	cr_assert_eq(try_connect(&f, 1, channels, 28, &id), 0);
 	f.r->free_overflow.cnt = cnt - (2 - f.r->free_overflow.cnt);
 	table_check(&f);
 	fixture_close(&f); /* which bucket is whose is for the sweep to say again */
