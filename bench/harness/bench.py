@@ -87,6 +87,12 @@ class Bench:
         """Called when the scenario ends, the last first."""
         self._stack.callback(function, *args)
 
+    def take_back(self, *words, env=None):
+        """A command that takes a change back; it runs at the scenario's end, or at the next run's start after a kill -9."""
+        what = {"words": [str(word) for word in words], "env": env or {}}
+        self._ledger.add("command", what)
+        self._stack.callback(self._ledger.undo, "command", what)
+
     def program(self, name, *args, cpu=None, netns=None, env=None, ready_s=240):
         """A measuring program, ready: bench/NAME of the build folder. Closed at the scenario's end, or by with."""
         program = Program(self.built(f"bench/{name}"), args, cpu=cpu, netns=netns, env=env, ready_s=ready_s)

@@ -8,7 +8,7 @@ from .errors import Skip
 
 COUNT = pathlib.Path("/proc/sys/vm/nr_hugepages")
 COMPACT = pathlib.Path("/proc/sys/vm/compact_memory")
-LOCK = pathlib.Path("/run/lock/fanwire-bench-hugepages")
+LOCK = pathlib.Path("/run/lock/fanwire-hugepages")  # that of control/embedded/instance.sh
 
 
 def meminfo():

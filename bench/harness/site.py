@@ -55,9 +55,10 @@ class Site:
             "ENGINE_IF": "fwengine", "RECEIVER_IF": "fwreceiver", "ENGINE4": ENGINE4, "RECEIVER4": RECEIVER4,
             "PORT_FIRST": str(PORT_FIRST), "PORT_LAST": str(PORT_LAST), "METRICS_PORT": "0", "WORKERS": "1",
         }
+        self.cgroup = self._make_cgroup()
+        bench.take_back(SCRIPT, "destroy", env={"RUN_DIR": self.env["RUN_DIR"]})
         bench.on_exit(self.close)
         self.paused = False
-        self.cgroup = self._make_cgroup()
         self._script("create", *(f"{key}={value}" for key, value in {**self._config(), **(config or {})}.items()))
         self._script("start", before=lambda: (self.cgroup / "cgroup.procs").write_text(str(os.getpid())))
         self._script("wait")
@@ -79,15 +80,10 @@ class Site:
             raise Failure("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified (make that directory first)")
         cgroup = pathlib.Path(mounts[0]) / f"fanwire-{self.name}"
         cgroup.mkdir()
-        self.bench.on_exit(self._remove_cgroup, cgroup)
+        self.bench.take_back("sh", "-c", 'umount "$0"; rmdir "$1"', self.folder / "cgroup", cgroup)
         (self.folder / "cgroup").mkdir()
         self._command("mount", "--bind", cgroup, self.folder / "cgroup")
         return cgroup
-
-    def _remove_cgroup(self, cgroup):
-        subprocess.run(["umount", self.folder / "cgroup"], check=False, capture_output=True)
-        with contextlib.suppress(OSError):
-            cgroup.rmdir()
 
     def _peer_link(self):
         """A second veth between the same namespaces, with everything that the kernel offers left on."""

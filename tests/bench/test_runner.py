@@ -63,12 +63,13 @@ def test_programs_daemons_and_folders_end_with_the_scenario(options, tmp_path):
         seen["program"] = bench.program("fanwire-bench-fake", "a", tmp_path / "diary").pid
         seen["daemon"] = bench.daemon("sleep", "600").pid
         seen["folder"] = bench.folder()
+        bench.take_back("sh", "-c", 'echo "$WHAT" >"$0"', tmp_path / "taken", env={"WHAT": "back"})
         raise Failure("in the middle of it")
     runner.run(options, {"a": scenario(run)})
     for name in ("program", "daemon"):
         with pytest.raises(ProcessLookupError):
             os.kill(seen[name], 0)
-    assert not seen["folder"].exists()
+    assert not seen["folder"].exists() and (tmp_path / "taken").read_text() == "back\n"
 
 
 def test_a_daemon_that_does_not_get_ready_is_told_with_its_last_words(fake, ledger):
