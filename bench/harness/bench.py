@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from . import hugepages, interleave, machine, results
+from . import hugepages, interleave, machine, results, undo
 from .errors import Failure, Skip
 from .namespaces import Namespace
 from .program import Program, child, inside, stop
@@ -110,7 +110,7 @@ class Bench:
         with open(log, "wb") as out:
             process = subprocess.Popen([*inside(netns), *map(str, words)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                        start_new_session=True, preexec_fn=child(cpu, ends_with_us=True), cwd=cwd, env={**os.environ, **(env or {})})
-        self._stack.callback(stop, process)
+        self._ends(process)
         process.log = log
         deadline = time.monotonic() + ready_s
         while ready and not ready():
@@ -119,6 +119,13 @@ class Bench:
                 raise Failure(f"{words[0]} did not get ready in {ready_s} s; its last messages:\n{tail}")
             time.sleep(0.02)
         return process
+
+    def _ends(self, process):
+        """Stopped at the scenario's end, or at the next run's start after a kill -9 (one that changed its user does not hear of that)."""
+        entry = [process.pid, undo.started(process.pid)]
+        self._ledger.add("process", entry)
+        self._stack.callback(self._ledger.forget, "process", entry)
+        self._stack.callback(stop, process)
 
     # ---- what it measures ----
 

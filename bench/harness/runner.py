@@ -76,7 +76,8 @@ def run(options, chosen, wanted=None):
     shown = progress.Progress({name: module.SECONDS[0 if options.quick else 1] for name, module in chosen.items()})
     failures, left, start = {}, list(chosen), time.monotonic()
     try:
-        for told in ledger.recover():
+        told = ledger.recover()
+        if told:
             shown.line(told)
         for name, module in chosen.items():
             why = measure(name, module, options, wanted, ledger, shown)

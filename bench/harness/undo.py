@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What has been changed on the machine is written down first, so that the next run can take it back after a kill -9."""
+import collections
+import contextlib
 import fcntl
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -17,12 +20,28 @@ def _run(what):
     subprocess.run(what["words"], env={**os.environ, **what["env"]}, capture_output=True, timeout=120, check=False)
 
 
+def started(pid):
+    """When a process started, ticks since the boot: with its number, which process it is. None: it is gone."""
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    except OSError:
+        return None
+
+
+def _end(process):
+    """[pid, started]: a process group that outlived its run."""
+    pid, since = process
+    if started(pid) == since:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
 class Ledger:
     """One file a run, locked as long as the run lives."""
 
     def __init__(self, undoers, folder=FOLDER):
         """undoers: {kind: function of the value that was added}; each may be called for what is gone already."""
-        self._undoers = {"folder": lambda path: shutil.rmtree(path, ignore_errors=True), "command": _run, **undoers}
+        self._undoers = {"folder": lambda path: shutil.rmtree(path, ignore_errors=True), "command": _run, "process": _end, **undoers}
         self._folder = folder
         self._entries = []
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,6 +55,9 @@ class Ledger:
     def undo(self, kind, value):
         """Takes one change back and forgets it."""
         self._undoers[kind](value)
+        self.forget(kind, value)
+
+    def forget(self, kind, value):
         self._entries.remove([kind, value])
         self._write()
 
@@ -47,8 +69,8 @@ class Ledger:
         self._file.close()
 
     def recover(self):
-        """Takes back what runs have left that were killed; what that was, a sentence each."""
-        told = []
+        """Takes back what runs have left that were killed; what that was, a sentence."""
+        told = collections.Counter()
         for path in sorted(self._folder.glob("*.json")):
             if path == self._path:
                 continue
@@ -57,11 +79,11 @@ class Ledger:
                     left = json.loads(file.read() or "[]")
                     for kind, value in reversed(left):
                         self._undoers.get(kind, lambda _: None)(value)
-                        told.append(f"took back what a killed run had left: {kind} {value}")
+                        told[kind] += 1
                 path.unlink(missing_ok=True)
             except (BlockingIOError, FileNotFoundError):
                 continue  # it lives, or another run was quicker
-        return told
+        return "took back what a killed run had left: " + ", ".join(f"{cnt} x {kind}" for kind, cnt in told.items()) if told else ""
 
     @staticmethod
     def _open(path):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -79,25 +80,40 @@ def test_a_daemon_that_does_not_get_ready_is_told_with_its_last_words(fake, ledg
     bench.close()
 
 
+def alive(pid):
+    """Neither gone nor waiting for a parent that does not care."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_what_a_killed_run_left_is_taken_back(tmp_path):
     """kill -9 of a run that has changed something: the next one finds it in the ledger."""
     words = textwrap.dedent(f"""
-        import sys, time, pathlib
+        import subprocess, sys, time, pathlib
         sys.path.insert(0, {str(ROOT / 'bench')!r})
         from harness import undo
         ledger = undo.Ledger({{"thing": print}}, pathlib.Path({str(tmp_path)!r}))
         ledger.add("thing", 42)
-        print("changed", flush=True)
+        daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        ledger.add("process", [daemon.pid, undo.started(daemon.pid)])
+        ledger.add("process", [1, 12345])  # another process has the number by now
+        print(daemon.pid, flush=True)
         time.sleep(600)""")
     with subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE) as run:
-        assert run.stdout.readline() == b"changed\n"
+        daemon = int(run.stdout.readline())
         taken = []
         mine = undo.Ledger({"thing": taken.append}, tmp_path)
-        assert mine.recover() == [] and not taken  # it lives: that is its own
+        assert mine.recover() == "" and not taken  # it lives: that is its own
         run.send_signal(signal.SIGKILL)
         run.wait()
-    assert len(mine.recover()) == 1 and taken == [42]
-    assert mine.recover() == []
+    assert mine.recover() == "took back what a killed run had left: 2 x process, 1 x thing" and taken == [42]
+    deadline = time.monotonic() + 5
+    while alive(daemon) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(daemon)
+    assert mine.recover() == ""
     mine.close()
     assert not list(tmp_path.iterdir())
 
