@@ -260,7 +260,10 @@ int subscription_open(struct fan_subscription **subscription, const char *client
 		return client_error(-EINVAL, "a subscription needs a token");
 	s = calloc(1, sizeof(*s));
 	if (!s || sodium_init() < 0) {
+		struct fan_subscription none = {.link = link, .udp = -1};
+
 		free(s);
+		transport->close(&none); /* the link is ours from the call on */
 		return client_error(-ENOMEM, "out of memory for a subscription");
 	}
 	deadline_ns =

@@ -69,7 +69,8 @@ struct fan_subscription {
 	bool holds;
 };
 
-/* fan_subscribe() by another way than a scoped socket; link: the transport's own. */
+/* fan_subscribe() by another way than a scoped socket; link: the transport's own, which it closes.
+ */
 int subscription_open(struct fan_subscription **subscription, const char *client_socket,
 		      const struct fan_subscribe_options *options,
 		      const struct transport *transport, void *link);

@@ -17,6 +17,7 @@ MESSAGES = {"control/messages.h", "control/link.h"}
 LAYERS = {
     "common": set(),
     "client": {"common/wire"},
+    "client/bypass": {"client", "common/wire"},
     "dataplane": {"common", "bpf"},
     "control": {"common"},
     "control/engine": {"common", "control/registry/registry.h", "control/agent/agent.h", *MESSAGES},
@@ -32,7 +33,7 @@ OURS = ("common/", "client/", "dataplane/", "control/", "bpf/", "bench/", "tests
 # Files that may build a delivery header: the codec, the one fan-out, and what tests them.
 DELIVERY_BUILDERS = ("common/wire/", "dataplane/fanout.c", "tests/", "bench/")
 
-DPDK_USERS = ("dataplane/", "bench/", "tests/")
+DPDK_USERS = ("client/bypass/", "dataplane/", "bench/", "tests/")
 LIBBPF_STRANGERS = ("client/", "common/")
 
 LICENCE = {
