@@ -73,12 +73,9 @@ struct layout {
 	uint32_t group_cnt, session_cnt;
 };
 
-static struct layout layout_of(const struct plane *plane)
+static struct layout layout_of(uint32_t group_cnt, uint32_t session_cnt)
 {
-	struct layout l = {
-		.group_cnt = plane->table.group_cnt,
-		.session_cnt = plane->table.session_mask + 1,
-	};
+	struct layout l = {.group_cnt = group_cnt, .session_cnt = session_cnt};
 
 	l.workers_off = RTE_ALIGN_CEIL(sizeof(struct fan_state), ALIGNMENT);
 	l.groups_off = RTE_ALIGN_CEIL(
@@ -87,6 +84,11 @@ static struct layout layout_of(const struct plane *plane)
 		l.groups_off + (uint64_t)l.group_cnt * sizeof(struct fan_group_state), ALIGNMENT);
 	l.size = l.sessions_off + (uint64_t)l.session_cnt * sizeof(struct fan_session_state);
 	return l;
+}
+
+uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt)
+{
+	return layout_of(group_cnt, session_cnt).size;
 }
 
 /*
@@ -213,7 +215,7 @@ static void words_settle(struct plane *plane)
 
 int regions_open_state(struct plane *plane)
 {
-	struct layout l = layout_of(plane);
+	struct layout l = layout_of(plane->table.group_cnt, plane->table.session_mask + 1);
 	char path[2 * FAN_PATH_MAX];
 	int err;
 

@@ -19,6 +19,9 @@ int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupt
  */
 int regions_open_state(struct plane *plane);
 
+/* Bytes of a state region for so many groups and publisher sessions. */
+uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt);
+
 /* Whether the registry file still is the one that is mapped. */
 bool regions_registry_is_current(const struct plane *plane);
 void regions_close(struct plane *plane);

@@ -12,6 +12,7 @@
 /* Endpoints for the worst case of every connection in all of its threads, up to this many. */
 #define ENDPOINTS_WORST (UINT64_C(1) << 18)
 #define THREADS_MEAN	3u
+#define RESERVE_WHOLE	(UINT64_C(1) << 18) /* up to so many a quarter is held in reserve */
 #define GROUPS_A_BUCKET 6u
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -34,10 +35,23 @@ static uint32_t power_of_two(uint64_t least)
 }
 
 /*
+ * More than may be in use, for what rests: a quarter of the first RESERVE_WHOLE, and a share (one
+ * in so many) of the others. How much rests is a matter of the changes within a grace period,
+ * which a large site does not make more of for each connection that it has.
+ */
+static uint64_t with_reserve(uint64_t cnt, uint32_t one_in)
+{
+	uint64_t whole = min64(cnt, RESERVE_WHOLE);
+
+	return cnt + whole / 4 + (cnt - whole) / one_in + 64;
+}
+
+/*
  * Endpoints: one for each (connection, channel). All connections in ALL and in every thread that
- * they may join, up to 2^18 (16 MiB); where that is more, in THREADS_MEAN threads each on average.
- * A quarter again, since a change copies a block and the old one rests; and twice what one deletion
- * may copy (registry.reserve), so that a small site has room for it too.
+ * they may join, up to 2^18 (12 MiB); where that is more, in THREADS_MEAN threads each on average.
+ * A larger reserve than others have: a change may copy a block while the old one rests, and runs of
+ * free ones must be long enough. And twice what one deletion may copy (registry.reserve), so that a
+ * small site has room for it too.
  */
 static uint64_t endpoint_cnt(const struct fan_config *config)
 {
@@ -46,7 +60,7 @@ static uint64_t endpoint_cnt(const struct fan_config *config)
 	uint64_t mean = (uint64_t)config->max_connections * (1 + min64(threads, THREADS_MEAN));
 	uint64_t live = max64(min64(worst, ENDPOINTS_WORST), mean);
 
-	return live + live / 4 + 2 * config->max_connections_per_user * (1 + threads) + 64;
+	return with_reserve(live, 32) + 2 * config->max_connections_per_user * (1 + threads);
 }
 
 static void place(uint64_t *off, uint64_t *end, uint64_t cnt, uint64_t len)
@@ -56,21 +70,27 @@ static void place(uint64_t *off, uint64_t *end, uint64_t cnt, uint64_t len)
 }
 
 /*
- * Counts and offsets that a configuration asks for; returns the region's size.
- *
- * Groups: an eighth more than may be in the table, for those that rest. Buckets: at most 6 groups
- * a bucket of 10 slots on average; then about 4 % of the buckets overflow (Poisson, mean 6: P(X >
- * 10) = 0.043), and one overflow bucket for each 8 leaves as many again, and more, to rest.
+ * Buckets: at most GROUPS_A_BUCKET groups a bucket of 10 slots on average; then 4 % of the buckets
+ * overflow (Poisson, mean 6: P(X > 10) = 0.043). An eighth of a small table may, and a 16th of a
+ * large one, where the deviation is small: the rest is for those that rest.
  */
+static uint32_t overflow_cnt(uint32_t bucket_cnt)
+{
+	uint64_t whole = min64(bucket_cnt, RESERVE_WHOLE / 4);
+
+	return (uint32_t)(whole / 8 + (bucket_cnt - whole) / 16 + 64);
+}
+
+/* Counts and offsets that a configuration asks for; returns the region's size. */
 static uint64_t geometry(struct fan_registry *root, const struct fan_config *config)
 {
 	uint64_t end = sizeof(*root);
 
-	root->group_cnt = config->max_groups + config->max_groups / 8 + 64;
+	root->group_cnt = (uint32_t)with_reserve(config->max_groups, 64);
 	root->bucket_cnt = (config->max_groups + GROUPS_A_BUCKET - 1) / GROUPS_A_BUCKET;
-	root->overflow_cnt = root->bucket_cnt / 8 + 64;
+	root->overflow_cnt = overflow_cnt(root->bucket_cnt);
 	root->endpoint_cnt = (uint32_t)min64(endpoint_cnt(config), UINT32_MAX / 2);
-	root->connection_cnt = config->max_connections + config->max_connections / 4 + 64;
+	root->connection_cnt = (uint32_t)with_reserve(config->max_connections, 64);
 	root->session_cnt = power_of_two(config->max_sessions);
 	root->nexthop_cnt = FAN_NEXTHOPS_MAX;
 	root->request_cnt = FAN_REQUEST_CNT;
