@@ -59,9 +59,8 @@ def target_table(found, wanted):
     for target in wanted:
         verdict, figure, _ = targets.check(target, found)
         labels = results.label_text(target["labels"])
-        unit = figure["unit"] if figure else ""
-        value = results.amount(figure["median"], unit) if figure else "–"
-        lines.append(f"| {target['id']} | {target['what']}{' (' + labels + ')' if labels else ''} | {targets.bound_text(target, unit)} | "
+        value = results.amount(figure["median"], figure["unit"]) if figure else "–"
+        lines.append(f"| {target['id']} | {target['what']}{' (' + labels + ')' if labels else ''} | {targets.bound_text(target)} | "
                      f"{value} | {'**' + verdict + '**' if verdict != targets.MET else verdict} |")
     return "\n".join(lines)
 

@@ -69,12 +69,11 @@ def _targets(found, wanted):
 
 def _target_row(target, verdict, figure, why):
     labels = results.label_text(target["labels"])
-    unit = figure["unit"] if figure else ""
     what = e(target["what"]) + (f"<br><small class=\"soft\">{e(labels)}</small>" if labels else "")
     if why:
         what += f"<br><small class=\"soft\">{e(why)}</small>"
-    value = e(results.amount(figure["median"], unit)) if figure else "–"
-    return (f"<tr><td>{target['id']}</td><td>{what}</td><td class=\"n\">{e(targets.bound_text(target, unit))}</td><td class=\"n\">{value}</td>"
+    value = e(results.amount(figure['median'], figure['unit'])) if figure else "–"
+    return (f"<tr><td>{target['id']}</td><td>{what}</td><td class=\"n\">{e(targets.bound_text(target))}</td><td class=\"n\">{value}</td>"
             f"<td>{_meter(target, figure)}</td><td class=\"{BADGES[verdict]}\">{verdict}</td></tr>")
 
 

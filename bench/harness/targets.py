@@ -13,9 +13,9 @@ def load(path=FILE):
     """The targets; ValueError where one of them says nothing that can be checked."""
     targets = json.loads(path.read_text())
     for target in targets:
-        lacking = {"id", "what", "scenario", "measure", "labels"} - target.keys()
+        lacking = {"id", "what", "scenario", "measure", "labels", "unit"} - target.keys()
         if lacking or ("at_least" in target) == ("at_most" in target):
-            raise ValueError(f"{path}: a target needs id, what, scenario, measure, labels and either at_least or at_most: {target}")
+            raise ValueError(f"{path}: a target needs id, what, scenario, measure, labels, unit and either at_least or at_most: {target}")
     return targets
 
 
@@ -42,6 +42,9 @@ def check(target, found):
     figures = results.matching(result, target["measure"], target["labels"]) if result else []
     if not figures:
         return UNKNOWN, None, _why_missing(target, result)
+    units = {figure["unit"] for figure in figures} - {target["unit"]}
+    if units:
+        return UNKNOWN, None, f"the target is in {target['unit']}, the figure in {', '.join(units)}"
     if "at_least" in target:
         worst = min(figures, key=lambda figure: figure["median"])
         met = worst["median"] >= target["at_least"]
@@ -51,16 +54,14 @@ def check(target, found):
     return (MET if met else MISSED), worst, ""
 
 
-def bound_text(target, unit=""):
-    if "at_least" in target:
-        return f"at least {results.amount(target['at_least'], unit)}"
-    return f"at most {results.amount(target['at_most'], unit)}"
+def bound_text(target):
+    word = "at_least" if "at_least" in target else "at_most"
+    return f"{word.replace('_', ' ')} {target[word]:,g} {target['unit']}"
 
 
 def line(target, verdict, figure, why):
     """For a terminal: number, verdict, figure, bound, what."""
     labels = results.label_text(target["labels"])
-    unit = figure["unit"] if figure else target.get("unit", "")
-    value = results.amount(figure["median"], unit) if figure else "-"
-    head = f"{target['id']:>2}  {verdict:12}  {value:>16}  {bound_text(target, unit):24}  {target['what']}"
+    value = results.amount(figure["median"], figure["unit"]) if figure else "-"
+    head = f"{target['id']:>2}  {verdict:12}  {value:>20}  {bound_text(target):32}  {target['what']}"
     return head + (f" ({labels})" if labels else "") + (f"\n      {why}" if why else "")

@@ -46,7 +46,7 @@ def test_marks_stand_where_the_figures_are(made):
 
 def test_the_page_is_of_one_piece(made):
     modules = {"core": types.SimpleNamespace(TITLE="one worker", ORDER=1, CHARTS=tuple(CHARTS.values()))}
-    target = {"id": 1, "what": "fast", "scenario": "core", "measure": "rate", "labels": {"fanout": 3}, "at_least": 1}
+    target = {"id": 1, "what": "fast", "scenario": "core", "measure": "rate", "labels": {"fanout": 3}, "unit": "copies/s", "at_least": 1}
     made["skipped"] = [{"name": "other", "labels": {}, "why": "no <peer>"}]
     page = report.page({"core": made}, modules, [target])
     assert not re.search(r"(src|href)=\"(?!#)|url\(|@import|<script", page)

@@ -7,7 +7,7 @@ import pytest
 from conftest import result
 from harness import cli, targets
 
-TARGET = {"id": 1, "what": "fast", "scenario": "core", "measure": "rate", "labels": {"fanout": 3}}
+TARGET = {"id": 1, "what": "fast", "scenario": "core", "measure": "rate", "labels": {"fanout": 3}, "unit": "copies/s"}
 
 
 def judge(bound, *figures, **more):
@@ -38,6 +38,11 @@ def test_what_was_not_measured_is_never_met():
     assert judge({"at_least": 0}, skipped=skipped)[2] == "it needs root"
 
 
+def test_a_figure_in_another_unit_is_not_held_against_it():
+    verdict, figure, why = targets.check({**TARGET, "unit": "ns", "at_least": 1}, {"core": result(("rate", {"fanout": 3}, [5]))})
+    assert (verdict, figure, why) == (targets.UNKNOWN, None, "the target is in ns, the figure in copies/s")
+
+
 def test_the_projects_targets_can_be_checked():
     """All twelve, each of a scenario that there is."""
     wanted = targets.load()
@@ -50,7 +55,7 @@ def test_the_projects_targets_can_be_checked():
 
 def test_a_target_without_a_bound_is_refused(tmp_path):
     path = tmp_path / "targets.json"
-    path.write_text('[{"id": 1, "what": "", "scenario": "core", "measure": "rate", "labels": {}}]')
+    path.write_text('[{"id": 1, "what": "", "scenario": "core", "measure": "rate", "labels": {}, "unit": "x"}]')
     with pytest.raises(ValueError, match="at_least or at_most"):
         targets.load(path)
 
