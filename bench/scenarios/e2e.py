@@ -14,6 +14,9 @@ USERS = 64  # so 192 and 1,024 receiving sockets; every event is for a user draw
 UDP_PEERS = {"sendmmsg": (7500, 8000), "uring": (7501, 10000)}  # the server's port, the first of the receivers'
 WINDOW = 4096  # copies that may be on their way, of every transport
 
+CHARTS = ({"kind": "bars", "title": "Deliveries a second to sockets, 128 B, counted by the receivers", "measure": "deliveries", "by": "with",
+           "ours": "fanwire", "groups": "fanout", "where": {"payload": 128}, "image": "e2e"},)
+
 REDIS_CONF = """bind 127.0.0.1
 port {port}
 save ""
