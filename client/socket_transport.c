@@ -26,9 +26,9 @@ static int watch(struct fan_subscription *s)
 }
 
 /*
- * A connected socket costs the kernel a third less a datagram: it finds socket and route in one step.
- * Events come from the engine's address only, so nothing is lost by it; where it cannot be done, the
- * socket serves as it is.
+ * A connected socket costs the kernel less a datagram: it finds socket and route in one step.
+ * Events come from the engine's address only, so nothing is lost by it; where it cannot be done,
+ * the socket serves as it is.
  */
 static void connect_engine(struct fan_subscription *s)
 {

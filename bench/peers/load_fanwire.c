@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "bench/peers/flat_publisher.h"
 #include "bench/peers/receivers.h"
@@ -37,6 +38,10 @@ static int subscribe_user(struct load *load, struct fanwire *fw, unsigned user, 
 			return load_error(load, err, "receiver %u of %u: %s", idx + 1,
 					  load->receiver_cnt, fan_error());
 		fw->receivers.fds[idx] = fan_subscription_socket(fw->subscriptions[idx]);
+		/* it is read in turn, as plain sockets are: no epoll set is told of each datagram
+		 */
+		epoll_ctl(fan_subscription_fd(fw->subscriptions[idx]), EPOLL_CTL_DEL,
+			  fw->receivers.fds[idx], NULL);
 	}
 	return 0;
 }
