@@ -100,10 +100,12 @@ def bars(result, chart):
     for figure in figures:
         groups.setdefault(figure["labels"].get(group_label), []).append(figure)
     parts, top = _frame(chart["title"], [], 0)
-    left = min(20 + svg.CHAR * max(len(_series_name(figure["labels"], by)) for figure in figures), 300)
+    right = WIDTH - 16 - svg.CHAR * max(len(results.amount(figure["median"], figure["unit"])) for figure in figures)
+    left = min(30 + svg.CHAR * max(len(_series_name(figure["labels"], by)) for figure in figures), 300)
     log = chart.get("log", False)
-    least = min(figure["median"] for figure in figures if figure["median"] > 0)
-    x = svg.Scale(least / 3 if log else 0, max(figure["median"] for figure in figures), left, WIDTH - RIGHT - 110, log=log)
+    least = min((figure["median"] for figure in figures if figure["median"] > 0), default=0)
+    log = log and least > 0
+    x = svg.Scale(least / 3 if log else 0, max(figure["most"] for figure in figures), left, right, log=log)
     kinds = []
     for group, members in groups.items():
         if group_label and group is not None:

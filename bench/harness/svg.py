@@ -6,7 +6,7 @@ import pathlib
 
 STYLE = pathlib.Path(__file__).with_name("style.css")
 SERIES = 10  # colours in style.css; --s0 is ours
-CHAR = 6.4  # mean width of a character of a label, in units of the drawing
+CHAR = 7.2  # mean width of a character of a label, in units of the drawing
 
 
 def text(x, y, words, kind="label", anchor="start", **more):

@@ -35,6 +35,12 @@ def test_charts_are_drawn(made, kind):
     assert charts.draw(result(), CHARTS[kind]) is None
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_bars_of_nothing_are_drawn(log):
+    chart = {**CHARTS["bars"], "log": log, "where": {}}
+    assert "nan" not in charts.draw(result(("rate", {"with": "ours"}, [0]), ("rate", {"with": "other"}, [0])), chart)
+
+
 def test_marks_stand_where_the_figures_are(made):
     """One circle a figure of the line chart; the greatest of all is the highest."""
     root = xml.fromstring(charts.draw(made, CHARTS["lines"]))
