@@ -24,7 +24,8 @@ QUICK_CASES = CASES[:2]
 HEADERS = 14 + 20 + 8 + 100  # Ethernet, IPv4, UDP, a delivery's own
 
 CHARTS = [{"kind": "bars", "title": f"Copies a second: fan-out {case['fanout']}, {case['payload']} B, {case['users']:,} users",
-           "measure": "copies", "by": "with", "ours": WHOLE, "where": case} for case in CASES]
+           "measure": "copies", "by": "with", "ours": "Fanwire", "where": case,
+           "image": f"peers-fanout-{case['fanout']}-{case['payload']}"} for case in CASES]
 
 
 def run(bench):
