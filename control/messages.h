@@ -149,7 +149,10 @@ struct message {
 			bool single;
 			uint64_t cookie; /* ATTACH: of the descriptor that was sent back */
 			uint8_t handle[FAN_HANDLE_LEN]; /* ATTACH: owner in the scope map */
-			uint32_t uid;			/* of the peer, SO_PEERCRED */
+			struct message_address
+				address; /* REGISTER of a receiver without a socket of ours, which
+					    bypasses the kernel: where it is; else family 0 */
+			uint32_t uid;	 /* of the peer, SO_PEERCRED */
 			uint32_t pid;
 		} client;
 		struct { /* BOUND, HOLD */

@@ -148,6 +148,8 @@ static void on_request(void *arg, struct client *client, const struct client_req
 		client_refuse(client, 0, MESSAGE_ERROR_WALL_FAILED, why);
 	else if (request->op == REQUEST_SUBSCRIBE)
 		subscriber_subscribe(agent, client, request);
+	else if (request->op == REQUEST_BYPASS)
+		bypass_subscribe(agent, client, request);
 	else if (request->op == REQUEST_RENEW)
 		subscriber_renew(agent, client, request);
 	else if (request->op == REQUEST_ATTACH)

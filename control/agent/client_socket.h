@@ -38,10 +38,11 @@ struct client {
 
 	/* the agent's */
 	enum client_state state;
-	enum request_op op;    /* asked of the engine, not yet answered; 0: none */
-	unsigned family;       /* asked for; 0: any */
-	struct holder *holder; /* what it has or, waiting for an attach, claims */
-	int descriptor;	       /* made for it, to be passed on; -1 */
+	enum request_op op;	       /* asked of the engine, not yet answered; 0: none */
+	unsigned family;	       /* asked for; 0: any */
+	struct message_address bypass; /* REQUEST_BYPASS: where it receives */
+	struct holder *holder;	       /* what it has or, waiting for an attach, claims */
+	int descriptor;		       /* made for it, to be passed on; -1 */
 };
 
 struct client_socket_ops {

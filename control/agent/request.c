@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 
+#include "common/config/config.h"
+
 enum field {
 	FIELD_OP = 1 << 0,
 	FIELD_TOKEN = 1 << 1,
@@ -19,6 +21,8 @@ enum field {
 	FIELD_SECRET = 1 << 7,
 	FIELD_GRANT = 1 << 8,
 	FIELD_SESSION = 1 << 9,
+	FIELD_ADDRESS = 1 << 10,
+	FIELD_PORT = 1 << 11,
 };
 
 static const struct {
@@ -29,6 +33,8 @@ static const struct {
 } ops[] = {
 	{"subscribe", REQUEST_SUBSCRIBE, FIELD_TOKEN,
 	 FIELD_THREADS | FIELD_SINGLE | FIELD_CONNECTION | FIELD_FAMILY, false},
+	{"bypass", REQUEST_BYPASS, FIELD_TOKEN | FIELD_ADDRESS | FIELD_PORT,
+	 FIELD_THREADS | FIELD_SINGLE | FIELD_CONNECTION, false},
 	{"renew", REQUEST_RENEW, 0, FIELD_TOKEN, false},
 	{"attach", REQUEST_ATTACH, FIELD_CONNECTION | FIELD_TOKEN, 0, true},
 	{"publish_open", REQUEST_PUBLISH_OPEN, 0,
@@ -107,6 +113,26 @@ static int get_family(const json_t *value, unsigned *family, char *why)
 	return 0;
 }
 
+static int get_address(const json_t *value, struct message_address *address, char *why)
+{
+	struct fan_address parsed;
+
+	if (!json_is_string(value) || fan_address_parse(&parsed, json_string_value(value)))
+		return refuse(why, "\"address\" must be an IPv4 or IPv6 address");
+	memcpy(address->bytes, parsed.bytes, sizeof(address->bytes));
+	address->family = parsed.family;
+	return 0;
+}
+
+static int get_port(const json_t *value, uint16_t *port, char *why)
+{
+	if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+	    json_integer_value(value) > UINT16_MAX)
+		return refuse(why, "\"port\" must be a number from 1 to 65535");
+	*port = (uint16_t)json_integer_value(value);
+	return 0;
+}
+
 static int get_single(const json_t *value, bool *single, char *why)
 {
 	if (!json_is_boolean(value))
@@ -115,24 +141,26 @@ static int get_single(const json_t *value, bool *single, char *why)
 	return 0;
 }
 
+static const struct {
+	const char *name;
+	enum field field;
+} fields[] = {
+	{"op", FIELD_OP},	    {"token", FIELD_TOKEN},	      {"threads", FIELD_THREADS},
+	{"single", FIELD_SINGLE},   {"connection", FIELD_CONNECTION}, {"family", FIELD_FAMILY},
+	{"name", FIELD_NAME},	    {"secret", FIELD_SECRET},	      {"grant", FIELD_GRANT},
+	{"session", FIELD_SESSION}, {"address", FIELD_ADDRESS},	      {"port", FIELD_PORT},
+};
+
+static const char *field_name(enum field field)
+{
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+		if (fields[i].field == field)
+			return fields[i].name;
+	return "";
+}
+
 static enum field field_of(const char *name)
 {
-	static const struct {
-		const char *name;
-		enum field field;
-	} fields[] = {
-		{"op", FIELD_OP},
-		{"token", FIELD_TOKEN},
-		{"threads", FIELD_THREADS},
-		{"single", FIELD_SINGLE},
-		{"connection", FIELD_CONNECTION},
-		{"family", FIELD_FAMILY},
-		{"name", FIELD_NAME},
-		{"secret", FIELD_SECRET},
-		{"grant", FIELD_GRANT},
-		{"session", FIELD_SESSION},
-	};
-
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		if (!strcmp(fields[i].name, name))
 			return fields[i].field;
@@ -163,6 +191,10 @@ static int get_field(struct client_request *request, enum field field, const cha
 				  why);
 	case FIELD_SESSION:
 		return get_id(value, name, UINT64_MAX, &request->session, why);
+	case FIELD_ADDRESS:
+		return get_address(value, &request->address, why);
+	case FIELD_PORT:
+		return get_port(value, &request->address.port, why);
 	}
 	return refuse(why, "a field is unknown");
 }
@@ -186,7 +218,7 @@ static int find_op(const json_t *root, size_t *idx, char *why)
 	for (*idx = 0; name && *idx < OP_CNT; ++*idx)
 		if (!strcmp(ops[*idx].name, name))
 			return 0;
-	return refuse(why, "\"op\" must be one of subscribe, renew, attach, publish_open, "
+	return refuse(why, "\"op\" must be one of subscribe, bypass, renew, attach, publish_open, "
 			   "publish_attach");
 }
 
@@ -231,12 +263,10 @@ static int get_request(struct client_request *request, json_t *root, char *why)
 			return err;
 		seen |= field;
 	}
-	for (unsigned bit = 1; bit <= FIELD_SESSION; bit <<= 1)
+	for (unsigned bit = 1; bit <= FIELD_PORT; bit <<= 1)
 		if ((ops[op].required & bit) && !(seen & bit))
 			return refuse(why, "a \"%s\" request needs \"%s\"", ops[op].name,
-				      bit == FIELD_TOKEN	? "token"
-				      : bit == FIELD_CONNECTION ? "connection"
-								: "session");
+				      field_name(bit));
 	if (ops[op].optional & FIELD_GRANT)
 		return check_credential(seen, why);
 	return 0;

@@ -19,13 +19,15 @@ enum request_op {
 	REQUEST_ATTACH,
 	REQUEST_PUBLISH_OPEN,
 	REQUEST_PUBLISH_ATTACH,
+	REQUEST_BYPASS,
 };
 
 struct client_request {
 	enum request_op op;
 	uint64_t connection; /* 0: none asked for */
 	uint64_t session;
-	unsigned family; /* 4, 6 or 0 */
+	unsigned family;		/* 4, 6 or 0 */
+	struct message_address address; /* BYPASS */
 	bool single;
 	uint16_t thread_cnt;
 	char threads[MESSAGE_THREADS_MAX][FAN_NAME_MAX + 1];

@@ -67,6 +67,22 @@ void subscriber_on_reusable(struct agent *agent, const struct message *message);
 /* Deletes the scopes that no registration owns. */
 void subscriber_sweep(struct agent *agent);
 
+/* Asks the engine on the client's behalf. */
+void subscriber_ask(struct agent *agent, struct client *client, enum message_type type,
+		    const struct client_request *request, uint64_t id);
+/* A holder of the granted connection, of its user; one of the same id ends. Cookie and port are the
+ * caller's to set. */
+struct holder *subscriber_holder_renew(struct agent *agent, const struct message *grant);
+/* The client has it from here on. */
+void subscriber_hold(struct client *client, struct holder *holder);
+json_t *subscriber_granted(const struct agent *agent, const struct message *message,
+			   const struct fan_address *address, uint16_t port, const char *state);
+
+/* ---- bypass.c ---- */
+void bypass_subscribe(struct agent *agent, struct client *client,
+		      const struct client_request *request);
+void bypass_on_grant(struct agent *agent, struct client *client, const struct message *message);
+
 /* ---- publisher.c ---- */
 void publisher_open(struct agent *agent, struct client *client,
 		    const struct client_request *request);

@@ -14,8 +14,8 @@
 #include "control/agent/pool.h"
 #include "control/agent/state.h"
 
-static void ask_engine(struct agent *agent, struct client *client, enum message_type type,
-		       const struct client_request *request, uint64_t id)
+void subscriber_ask(struct agent *agent, struct client *client, enum message_type type,
+		    const struct client_request *request, uint64_t id)
 {
 	struct message message = {.type = type, .ref = client->ref, .id = id};
 
@@ -24,6 +24,7 @@ static void ask_engine(struct agent *agent, struct client *client, enum message_
 	       request->thread_cnt * sizeof(request->threads[0]));
 	message.u.client.thread_cnt = request->thread_cnt;
 	message.u.client.single = request->single;
+	message.u.client.address = request->address;
 	message.u.client.uid = client->uid;
 	message.u.client.pid = client->pid;
 	client->op = request->op;
@@ -79,7 +80,7 @@ static void end_holder(struct agent *agent, struct holder *holder)
 	holders_del(holder);
 }
 
-static void hold(struct client *client, struct holder *holder)
+void subscriber_hold(struct client *client, struct holder *holder)
 {
 	holder->client = client;
 	client->holder = holder;
@@ -101,11 +102,11 @@ void subscriber_subscribe(struct agent *agent, struct client *client,
 	}
 	client->family = request->family;
 	client->state = CLIENT_WAITING;
-	ask_engine(agent, client, MESSAGE_REGISTER, request, request->connection);
+	subscriber_ask(agent, client, MESSAGE_REGISTER, request, request->connection);
 }
 
-static json_t *granted(const struct agent *agent, const struct message *message,
-		       const struct fan_address *address, uint16_t port, const char *state)
+json_t *subscriber_granted(const struct agent *agent, const struct message *message,
+			   const struct fan_address *address, uint16_t port, const char *state)
 {
 	char id[17], text[46], engine[46];
 	const struct fan_address *from = agent_engine_address(agent, address->family);
@@ -138,14 +139,29 @@ static void send_bound(struct agent *agent, struct client *client, uint64_t id,
 	link_to_engine(agent->link, &message);
 }
 
+struct holder *subscriber_holder_renew(struct agent *agent, const struct message *grant)
+{
+	struct holder *holder = holders_find(agent->connections, grant->id);
+
+	if (holder)
+		end_holder(agent, holder);
+	holder = holders_add(agent->connections, grant->id);
+	memcpy(holder->handle, grant->u.grant.scope.handle, sizeof(holder->handle));
+	return holder;
+}
+
 void subscriber_on_grant(struct agent *agent, const struct message *message)
 {
 	struct client *client = client_find(agent->clients, message->ref);
-	struct holder *holder = holders_find(agent->connections, message->id);
+	struct holder *holder;
 	char why[256] = "";
 	struct pool_socket made;
 	enum message_error error;
 
+	if (client && client->op == REQUEST_BYPASS) {
+		bypass_on_grant(agent, client, message);
+		return;
+	}
 	if (!client || client->op != REQUEST_SUBSCRIBE) {
 		send_end(agent, message->id, message->ref, MESSAGE_END_CLOSED,
 			 "the subscriber left before its socket was made");
@@ -157,17 +173,16 @@ void subscriber_on_grant(struct agent *agent, const struct message *message)
 		agent_refuse(client, error, why);
 		return;
 	}
-	if (holder)
-		end_holder(agent, holder);
-	holder = holders_add(agent->connections, message->id);
+	holder = subscriber_holder_renew(agent, message);
 	holder->cookie = made.socket.cookie;
 	holder->port_idx = made.port.idx;
-	memcpy(holder->handle, message->u.grant.scope.handle, sizeof(holder->handle));
 	rest_log_del(agent->rest_log, made.port.idx);
-	hold(client, holder);
+	subscriber_hold(client, holder);
 	send_bound(agent, client, message->id, &made);
-	client_send(client, granted(agent, message, &made.port.address, made.port.port, "pending"),
-		    made.socket.fd);
+	client_send(
+		client,
+		subscriber_granted(agent, message, &made.port.address, made.port.port, "pending"),
+		made.socket.fd);
 	close(made.socket.fd);
 }
 
@@ -286,8 +301,8 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 	if (scope_set(agent->maps, holder->cookie, &scope))
 		fan_log(FAN_LOG_WARNING, "agent", "cannot refresh the scope of connection %016llx",
 			(unsigned long long)message->id);
-	hold(client, holder);
-	client_send(client, granted(agent, message, &address, from->port, "active"), -1);
+	subscriber_hold(client, holder);
+	client_send(client, subscriber_granted(agent, message, &address, from->port, "active"), -1);
 }
 
 /* ---- renew ---- */
@@ -295,7 +310,7 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 void subscriber_renew(struct agent *agent, struct client *client,
 		      const struct client_request *request)
 {
-	ask_engine(agent, client, MESSAGE_RENEW, request, client->holder->id);
+	subscriber_ask(agent, client, MESSAGE_RENEW, request, client->holder->id);
 }
 
 void subscriber_on_renewed(struct agent *agent, const struct message *message)

@@ -40,6 +40,25 @@ Test(request, subscribe_with_a_token_only)
 	cr_assert_eq(request.family, 0);
 }
 
+Test(request, bypass_names_its_place)
+{
+	cr_assert_eq(parse("{\"op\":\"bypass\",\"token\":\"t\",\"address\":\"198.18.9.1\","
+			   "\"port\":20001,\"threads\":[\"room\"]}"),
+		     0, "%s", why);
+	cr_assert_eq(request.op, REQUEST_BYPASS);
+	cr_assert_eq(request.address.family, 4);
+	cr_assert_eq(request.address.port, 20001);
+	cr_assert_eq(request.address.bytes[12], 198);
+	cr_assert_eq(request.thread_cnt, 1);
+	cr_assert_neq(parse("{\"op\":\"bypass\",\"token\":\"t\",\"address\":\"198.18.9.1\"}"), 0);
+	cr_assert_str_eq(why, "a \"bypass\" request needs \"port\"");
+	cr_assert_neq(parse("{\"op\":\"bypass\",\"token\":\"t\",\"port\":1}"), 0);
+	cr_assert_neq(parse("{\"op\":\"bypass\",\"token\":\"t\",\"address\":\"::1\",\"port\":0}"),
+		      0);
+	cr_assert_neq(parse("{\"op\":\"bypass\",\"token\":\"t\",\"address\":\"x\",\"port\":9}"), 0);
+	cr_assert_neq(parse("{\"op\":\"subscribe\",\"token\":\"t\",\"port\":9}"), 0);
+}
+
 Test(request, the_other_operations)
 {
 	cr_assert_eq(parse("{\"op\":\"renew\"}"), 0, "%s", why);
