@@ -37,28 +37,37 @@ static size_t on_bytes(char *bytes, size_t size, size_t cnt, void *arg)
 	return len;
 }
 
-static void perform(const struct ctl *ctl, CURL *curl, const char *method, const char *url,
-		    const json_t *body, struct answer *answer)
+static void prepare(const struct ctl *ctl, CURL *curl, const char *method, const char *url)
 {
-	struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
-	char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, ctl->socket);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
-	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)CALL_MS);
 	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
+}
+
+/* body: NULL for none. */
+static void perform(CURL *curl, const char *type, const char *body, size_t len,
+		    struct answer *answer)
+{
+	char content[64];
+	struct curl_slist *headers;
+
+	snprintf(content, sizeof(content), "Content-Type: %s", type);
+	headers = curl_slist_append(NULL, content);
+	headers = curl_slist_append(headers, "Expect:"); /* the answer is worth waiting for */
+	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
-	if (text)
-		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, text);
+	if (body) {
+		curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
+		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+	}
 	answer->code = curl_easy_perform(curl);
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->http);
 	curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &answer->os_error);
 	curl_slist_free_all(headers);
-	free(text);
 }
 
 static void explain_transport(const struct ctl *ctl, const struct answer *answer, char *why)
@@ -136,8 +145,12 @@ static json_t *call(const struct ctl *ctl, const char *method, const char *path,
 		curl_free(value);
 	}
 	if (curl && len < sizeof(url)) {
-		perform(ctl, curl, method, url, body, &answer);
+		char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+		prepare(ctl, curl, method, url);
+		perform(curl, "application/json", text, text ? strlen(text) : 0, &answer);
 		object = judge(ctl, &answer, name, why);
+		free(text);
 	}
 	free(answer.bytes);
 	curl_easy_cleanup(curl);
@@ -162,4 +175,46 @@ json_t *api_try(const struct ctl *ctl, const char *method, const char *path,
 	char name[64];
 
 	return call(ctl, method, path, query, body, name, why);
+}
+
+struct api_stream {
+	const struct ctl *ctl;
+	CURL *curl;
+};
+
+struct api_stream *api_stream_open(const struct ctl *ctl, const char *path)
+{
+	struct api_stream *stream = calloc(1, sizeof(*stream));
+	char url[256];
+
+	if (!stream)
+		return NULL;
+	stream->ctl = ctl;
+	stream->curl = curl_easy_init();
+	if (!stream->curl) {
+		free(stream);
+		return NULL;
+	}
+	snprintf(url, sizeof(url), "http://fanwired%s", path);
+	prepare(ctl, stream->curl, "POST", url);
+	return stream;
+}
+
+json_t *api_stream_post(struct api_stream *stream, const char *bytes, size_t len, char name[64],
+			char why[512])
+{
+	struct answer answer = {0};
+	json_t *object;
+
+	perform(stream->curl, "application/x-ndjson", bytes, len, &answer);
+	object = judge(stream->ctl, &answer, name, why);
+	free(answer.bytes);
+	return object;
+}
+
+void api_stream_close(struct api_stream *stream)
+{
+	if (stream)
+		curl_easy_cleanup(stream->curl);
+	free(stream);
 }

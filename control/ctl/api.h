@@ -23,3 +23,12 @@ json_t *api_call(const struct ctl *ctl, const char *method, const char *path,
 /* Likewise, but silent: `why` gets the sentence. */
 json_t *api_try(const struct ctl *ctl, const char *method, const char *path,
 		const struct api_query *query, json_t *body, char why[512]);
+
+/* Lines of JSON in many requests over one connection. NULL where memory is out. */
+struct api_stream;
+struct api_stream *api_stream_open(const struct ctl *ctl, const char *path);
+/* The answer, or NULL: `name` the error's (unreachable: fanwired is not there), `why` the sentence.
+ */
+json_t *api_stream_post(struct api_stream *stream, const char *bytes, size_t len, char name[64],
+			char why[512]);
+void api_stream_close(struct api_stream *stream);

@@ -21,6 +21,16 @@ static const struct option tail_options[] = {
 	{"--count", "N", "leave after N events (exit 0)"},
 	{"--timeout", "SECONDS", "leave after so long (exit 2 if --count was not reached)"},
 	END};
+static const struct option import_options[] = {
+	{"--batch", "N", "lines a request, each request all or none (default 8192, at most 16384)"},
+	{"--patience", "SECONDS", "how long to wait for fanwired to be there again (default 60)"},
+	{"--quiet", NULL, "no progress on standard error"},
+	END};
+static const struct option vouched_remove_options[] = {
+	{"--id", "ID", "this connection"},
+	{"--user", "USER", "all of this user"},
+	{"--batch", "N", "all that an import's batch added; audit shows its number"},
+	END};
 static const struct option explain_options[] = {
 	{"--channel", "NAME|@ID", "a thread, or one connection (default: all connections)"}, END};
 static const struct option audit_options[] = {
@@ -67,6 +77,14 @@ const struct command commands[] = {
 	{"connections", "[USER]", 0, 1, "List the connections, of one user or of all.", NULL,
 	 run_connections},
 	{"disconnect", "ID", 1, 1, "End one connection.", NULL, run_disconnect},
+	{"import", "FILE|-", 1, 1,
+	 "Vouch for connections: a line of JSON each, {\"user\":…,\"address\":…,\"port\":…} and "
+	 "\"id\" where wanted. Importing a file again changes nothing.",
+	 import_options, run_import},
+	{"vouched list", "[USER]", 0, 1, "List vouched connections, of one user or of all.", NULL,
+	 run_vouched_list},
+	{"vouched remove", "", 0, 0, "Remove vouched connections, by one of the options.",
+	 vouched_remove_options, run_vouched_remove},
 	{"revoke", "USER", 1, 1,
 	 "End every connection and token of USER. What is in flight to them is dropped.", NULL,
 	 run_revoke},

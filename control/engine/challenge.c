@@ -87,6 +87,7 @@ static void record_and_go_on(struct registrations *all, struct registration *r, 
 		return;
 	}
 	r->phase = REGISTRATION_CHALLENGED;
+	r->user->recorded++;
 	r->echoed = is_vouched(all->engine->config, &r->address);
 	challenge_continue(all, r, now);
 }

@@ -23,6 +23,7 @@
 #include "control/engine/store.h"
 #include "control/engine/top.h"
 #include "control/engine/users.h"
+#include "control/engine/vouched.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 
@@ -149,6 +150,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 			registrations_on_echo(engine->registrations, report.connection, report.salt,
 					      now);
 	registrations_tick(engine->registrations, now);
+	vouched_tick(engine->vouched, now);
 	sessions_tick(engine->sessions, now);
 	watch_dataplane(engine, now);
 	if (now.mono_ns - engine->agent_status_ns >= WALLS_EACH_NS)
@@ -212,6 +214,8 @@ static int start_agent(struct engine *engine, char why[4096])
 	err = agent_create(&engine->agent, engine->base, engine->link, engine->config, why);
 	if (!err)
 		err = registrations_open(&engine->registrations, engine, engine->started, why);
+	if (!err)
+		err = vouched_open(&engine->vouched, engine, why);
 	if (!err)
 		err = sessions_open(&engine->sessions, engine, engine->started);
 	if (!err)
@@ -282,6 +286,8 @@ void engine_destroy(struct engine *engine)
 		event_free(engine->tick);
 	if (engine->store)
 		store_flush(engine->store); /* answers what waits, while all are there */
+	vouched_close(engine->vouched);	    /* so does this */
+	engine->vouched = NULL;
 	marks_destroy(engine->marks);
 	metrics_close(engine->metrics);
 	http_close(engine->http);

@@ -30,6 +30,7 @@ struct sessions;
 struct store;
 struct top;
 struct users;
+struct vouched;
 
 /* One reading of both clocks. Deadlines are judged on mono_ns alone; unix_s dates things. */
 struct moment {
@@ -77,6 +78,7 @@ struct engine {
 	struct marks *marks;
 	struct nexthops *nexthops;
 	struct registrations *registrations;
+	struct vouched *vouched;
 	struct sessions *sessions;
 	struct http *http;
 	struct metrics *metrics;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* GET /v1/explain: who would receive an event, who would not, and why. Sends nothing. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "control/engine/http.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/registrations.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 #define ENDING_MAX 1024 /* of one user that are told */
@@ -55,42 +57,90 @@ static bool in_group(const struct question *q, uint64_t connection)
 	return false;
 }
 
-/* Why it would not receive, or NULL where it would. */
-static const char *obstacle(const struct question *q, const struct registration *r)
+/* What stands in any connection's way. */
+static const char *common_obstacle(const struct question *q, uint64_t id, uint32_t nexthop)
 {
 	const struct engine *engine = q->call->engine;
 
-	if (r->phase != REGISTRATION_ACTIVE)
-		return registration_phase_reason(r);
-	if (r->end_ns <= q->call->now.mono_ns)
-		return "its lease is over; it is about to be ended";
-	if (!in_group(q, r->id))
+	if (!in_group(q, id))
 		return (q->channel & FAN_CHANNEL_KIND_MASK) == FAN_CHANNEL_SINGLE
 			       ? "it is another connection, or did not ask for a channel of its own"
 			       : "it has not joined this channel";
-	if (!nexthops_resolved(engine->nexthops, r->nexthop))
+	if (!nexthops_resolved(engine->nexthops, nexthop))
 		return "its next hop has no MAC address; the neighbour does not answer";
-	if (engine->walls.state[WALL_KERNEL] == WALL_FAILED)
-		return "the kernel wall of this host has failed";
 	if (engine_dataplane_state(engine, q->call->now) != DATAPLANE_RUNNING)
 		return "the dataplane is not running";
 	return NULL;
 }
 
+/* Why it would not receive, or NULL where it would. */
+static const char *obstacle(const struct question *q, const struct registration *r)
+{
+	const char *why;
+
+	if (r->phase != REGISTRATION_ACTIVE)
+		return registration_phase_reason(r);
+	if (r->end_ns <= q->call->now.mono_ns)
+		return "its lease is over; it is about to be ended";
+	why = common_obstacle(q, r->id, r->nexthop);
+	if (!why && q->call->engine->walls.state[WALL_KERNEL] == WALL_FAILED)
+		return "the kernel wall of this host has failed";
+	return why;
+}
+
+static void add_would_not(struct question *q, uint64_t id, const char *why)
+{
+	json_array_append_new(q->would_not,
+			      json_pack("{s:o, s:s}", "id", http_json_id(id), "reason", why));
+}
+
+static void add_would(struct question *q, uint64_t id, const uint8_t bytes[16], uint8_t family,
+		      uint16_t port, const char *why)
+{
+	char address[46];
+
+	fan_address_format(address, bytes, family);
+	json_array_append_new(q->would,
+			      json_pack("{s:o, s:s, s:i, s:s}", "id", http_json_id(id), "address",
+					address, "port", (int)port, "reason", why));
+}
+
 static void judge(struct question *q, const struct registration *r)
 {
 	const char *why = obstacle(q, r);
-	char address[46];
 
-	if (why) {
-		json_array_append_new(q->would_not, json_pack("{s:o, s:s}", "id",
-							      http_json_id(r->id), "reason", why));
-		return;
+	if (why)
+		add_would_not(q, r->id, why);
+	else
+		add_would(q, r->id, r->address.bytes, r->address.family, r->address.port,
+			  registration_phase_reason(r));
+}
+
+/* Those that an administrator vouches for have no registration. */
+static unsigned judge_vouched(struct question *q)
+{
+	const struct engine *engine = q->call->engine;
+	unsigned cnt = registry_user_connections(engine->registry, q->handle, NULL, 0), judged = 0;
+	uint64_t *ids = calloc(cnt + 1, sizeof(*ids));
+	struct registry_connection c;
+
+	if (ids)
+		registry_user_connections(engine->registry, q->handle, ids, cnt);
+	for (unsigned i = 0; ids && i < cnt; i++) {
+		const char *why;
+
+		if (!registry_connection(engine->registry, ids[i], &c) || !c.vouched)
+			continue;
+		judged++;
+		why = common_obstacle(q, c.id, c.nexthop);
+		if (why)
+			add_would_not(q, c.id, why);
+		else
+			add_would(q, c.id, c.address, c.family, c.port,
+				  "active; an administrator vouches for it");
 	}
-	fan_address_format(address, r->address.bytes, r->address.family);
-	json_array_append_new(q->would, json_pack("{s:o, s:s, s:i, s:s}", "id", http_json_id(r->id),
-						  "address", address, "port", (int)r->address.port,
-						  "reason", registration_phase_reason(r)));
+	free(ids);
+	return judged;
 }
 
 /* Records of this user that have left the table and wait for their grace period. */
@@ -136,13 +186,15 @@ static json_t *json_group(const struct question *q)
 		group_is_empty(q) ? json_integer(q->call->engine->config->linger_s) : json_null());
 }
 
-static void add_notes(struct question *q, const struct user *user)
+static void add_notes(struct question *q, const struct user *user, unsigned vouched)
 {
 	const struct engine *engine = q->call->engine;
 
-	if (!user)
+	if (vouched_is_loading(engine->vouched))
+		note(q, "vouched connections are being loaded: there may be more");
+	if (!user && !vouched)
 		note(q, "the user has never connected to this instance");
-	else if (!user->connections)
+	else if (!vouched && !user->connections)
 		note(q, "the user is offline");
 	if (!q->group)
 		note(q,
@@ -163,6 +215,7 @@ void http_explain(struct http_call *call)
 	char handle[2 * FAN_HANDLE_LEN + 1];
 	const struct user *user;
 	uint32_t cursor = 0;
+	unsigned vouched;
 
 	if (!http_query_string(call, "user", true, &q.user) ||
 	    !http_query_string(call, "channel", false, &q.channel_name))
@@ -183,8 +236,9 @@ void http_explain(struct http_call *call)
 	while (user && (r = registrations_next(call->engine->registrations, &cursor)))
 		if (r->user == user)
 			judge(&q, r);
+	vouched = judge_vouched(&q);
 	judge_ending(&q);
-	add_notes(&q, user);
+	add_notes(&q, user, vouched);
 	http_reply(call, 200,
 		   json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "user", q.user, "handle",
 			     handle, "channel", q.channel_name ? q.channel_name : "all", "group",

@@ -23,6 +23,7 @@
 #include "control/engine/marks.h"
 #include "control/engine/request.h"
 #include "control/engine/store.h"
+#include "control/engine/vouched.h"
 
 #define HEADERS_MAX	16384
 #define TIMEOUT_S	30
@@ -46,6 +47,9 @@ static const struct request_route routes[] = {
 	{"DELETE", "/v1/publishers/{name}", {NULL}},
 	{"GET", "/v1/connections", {"user", "after", "limit"}},
 	{"DELETE", "/v1/connections/{id}", {NULL}},
+	{"POST", "/v1/vouched", {NULL}},
+	{"GET", "/v1/vouched", {"user", "after", "limit"}},
+	{"DELETE", "/v1/vouched", {"id", "user", "batch"}},
 	{"GET", "/v1/explain", {"user", "channel"}},
 	{"GET", "/v1/audit", {"limit", "after", "event"}},
 	{"GET", "/v1/top", {"limit"}},
@@ -53,19 +57,10 @@ static const struct request_route routes[] = {
 #define ROUTE_CNT (sizeof(routes) / sizeof(routes[0]))
 
 static const http_handler handlers[] = {
-	http_status,
-	http_doctor,
-	http_token_make,
-	http_grant_make,
-	http_revoke,
-	http_publishers_list,
-	http_publisher_add,
-	http_publisher_remove,
-	http_connections_list,
-	http_connection_end,
-	http_explain,
-	http_audit_list,
-	http_top,
+	http_status,	       http_doctor,	     http_token_make,	  http_grant_make,
+	http_revoke,	       http_publishers_list, http_publisher_add,  http_publisher_remove,
+	http_connections_list, http_connection_end,  http_vouched_import, http_vouched_list,
+	http_vouched_remove,   http_explain,	     http_audit_list,	  http_top,
 };
 _Static_assert(sizeof(handlers) / sizeof(handlers[0]) == ROUTE_CNT, "each route has its handler");
 
@@ -345,18 +340,25 @@ static bool route_call(struct http_call *call, const struct evhttp_uri *uri, siz
 	return false;
 }
 
+/* Not 0: the body is lines that the handler reads, and so many bytes at most. */
+static size_t raw_body_max(size_t idx)
+{
+	return handlers[idx] == http_vouched_import ? VOUCHED_BODY_MAX : 0;
+}
+
 static bool read_call(struct http_call *call, const struct evhttp_uri *uri, size_t idx)
 {
 	static const char *const none[REQUEST_KEYS_MAX];
 	struct evbuffer *input = evhttp_request_get_input_buffer(call->request);
 	bool post = strcmp(routes[idx].method, "POST") == 0;
-	size_t len = evbuffer_get_length(input);
+	size_t len = evbuffer_get_length(input), raw_max = raw_body_max(idx);
+	size_t max = raw_max ? raw_max : call->engine->config->http_body_max;
 	char why[256];
 
-	if (len > call->engine->config->http_body_max) {
+	if (len > max) {
 		http_refuse(call, 413, "too_large",
-			    "the body has %zu bytes; at most %u are read (http_body_max)", len,
-			    call->engine->config->http_body_max);
+			    "the body has %zu bytes; at most %zu are read%s", len, max,
+			    raw_max ? "; send it in batches" : " (http_body_max)");
 		return false;
 	}
 	if (request_query(evhttp_uri_get_query(uri), post ? none : routes[idx].keys, &call->query,
@@ -364,6 +366,8 @@ static bool read_call(struct http_call *call, const struct evhttp_uri *uri, size
 		http_refuse(call, 400, "bad_request", "%s", why);
 		return false;
 	}
+	if (raw_max)
+		len = 0; /* the handler's own to read */
 	call->body = request_body(len ? (const char *)evbuffer_pullup(input, -1) : "", len,
 				  post ? routes[idx].keys : none, why);
 	if (!call->body) {
@@ -462,7 +466,10 @@ int http_open(struct http **out, struct engine *engine, char why[1024])
 		return err;
 	}
 	/* a little above what we take, so that most callers get a sentence and not a closed door */
-	evhttp_set_max_body_size(http->server, 2 * (ssize_t)config->http_body_max);
+	evhttp_set_max_body_size(http->server,
+				 2 * (ssize_t)(config->http_body_max > VOUCHED_BODY_MAX
+						       ? config->http_body_max
+						       : VOUCHED_BODY_MAX));
 	evhttp_set_max_headers_size(http->server, HEADERS_MAX);
 	evhttp_set_timeout(http->server, TIMEOUT_S);
 	evhttp_set_allowed_methods(http->server, EVHTTP_REQ_GET | EVHTTP_REQ_POST |

@@ -6,6 +6,7 @@
 
 #include "control/engine/http.h"
 #include "control/engine/registrations.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 #define LIMIT_DEFAULT 1000
@@ -53,18 +54,19 @@ static json_t *json_channels(const struct engine *engine, const struct registry_
 
 static json_t *json_connection(const struct http_call *call, const struct registry_connection *c)
 {
-	const struct user *user = users_find(call->engine->users, c->handle);
 	char address[46];
+	json_t *user = c->vouched ? vouched_user(call->engine->vouched, c)
+				  : http_json_user(users_find(call->engine->users, c->handle));
 	double lease = c->state == FAN_CONNECTION_ENDING || c->lease_ns < call->now.mono_ns
 			       ? 0
 			       : (double)((c->lease_ns - call->now.mono_ns) / 1000000) / 1e3;
 
 	fan_address_format(address, c->address, c->family);
-	return json_pack("{s:o, s:o, s:s, s:i, s:i, s:s, s:I, s:f, s:o}", "id", http_json_id(c->id),
-			 "user", http_json_user(user), "address", address, "port", (int)c->port,
-			 "family", (int)c->family, "state", state_name(c->state), "generation",
-			 (json_int_t)c->generation, "lease_seconds", lease, "channels",
-			 json_channels(call->engine, c));
+	return json_pack("{s:o, s:o, s:s, s:i, s:i, s:s, s:b, s:I, s:f, s:o}", "id",
+			 http_json_id(c->id), "user", user, "address", address, "port",
+			 (int)c->port, "family", (int)c->family, "state", state_name(c->state),
+			 "vouched", (int)c->vouched, "generation", (json_int_t)c->generation,
+			 "lease_seconds", lease, "channels", json_channels(call->engine, c));
 }
 
 /* The `max` least ids that were met, as a heap: the largest of them stands first. */
@@ -140,7 +142,7 @@ static void collect(const struct engine *engine, const uint8_t *handle, uint64_t
 	if (handle)
 		collect_user(engine, handle, after, page);
 	else
-		while (registry_connection_next(engine->registry, &cursor, &c))
+		while (registry_socket_next(engine->registry, &cursor, &c))
 			if (c.id > after)
 				page_add(page, c.id);
 	if (page->cnt)
@@ -187,13 +189,38 @@ void http_connections_list(struct http_call *call)
 	free(page.ids);
 }
 
+static void on_vouched_removed(void *arg, const struct vouched_answer *answer)
+{
+	struct http_call *call = arg;
+
+	if (answer->error)
+		http_refuse(call, answer->status, answer->error, "%s", answer->message);
+	else
+		http_reply(call, 200, json_pack("{s:b}", "ended", 1));
+}
+
+static bool is_vouched(const struct engine *engine, uint64_t id)
+{
+	struct registry_connection c;
+
+	return registry_connection(engine->registry, id, &c) && c.vouched &&
+	       c.state == FAN_CONNECTION_ACTIVE;
+}
+
 void http_connection_end(struct http_call *call)
 {
 	struct registration *r = NULL;
-	uint64_t id;
+	uint64_t id = 0;
 
 	if (fan_id_parse(&id, call->param) == 0)
 		r = registrations_find(call->engine->registrations, id);
+	if (!r && is_vouched(call->engine, id)) {
+		struct vouched_selection selection = {.id = id};
+
+		vouched_remove(call->engine->vouched, &selection, call->uid, on_vouched_removed,
+			       call);
+		return;
+	}
 	if (!r) {
 		http_refuse(call, 404, "not_found",
 			    "there is no such connection; fanwirectl connections lists them");

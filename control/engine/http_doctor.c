@@ -11,6 +11,7 @@
 #include "control/engine/http.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/store.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 enum health { HEALTH_OK, HEALTH_WARNING, HEALTH_FAILED };
@@ -124,6 +125,25 @@ static void check_database(const struct engine *engine, json_t *findings)
 		"make room: a full disk refuses every change", "%llu MiB free", free_mb);
 }
 
+static void check_vouched(const struct engine *engine, json_t *findings)
+{
+	struct vouched_status status;
+
+	vouched_status(engine->vouched, &status);
+	finding(findings, "vouched connections",
+		status.failed[0] ? HEALTH_FAILED
+		: status.loading ? HEALTH_WARNING
+				 : HEALTH_OK,
+		status.failed[0]
+			? "put back a copy of the database, and restart fanwired"
+			: "wait: they are loaded from the database, and served as they come",
+		"%llu%s%s", (unsigned long long)status.total,
+		status.failed[0] ? ": "
+		: status.loading ? ", being loaded"
+				 : "",
+		status.failed);
+}
+
 void http_doctor(struct http_call *call)
 {
 	json_t *findings = json_array();
@@ -134,6 +154,7 @@ void http_doctor(struct http_call *call)
 	check_nexthops(call->engine, findings);
 	check_ports(call->engine, findings);
 	check_capacity(call->engine, findings);
+	check_vouched(call->engine, findings);
 	check_database(call->engine, findings);
 	http_reply(call, 200, json_pack("{s:o}", "findings", findings));
 }

@@ -9,6 +9,7 @@
 #include "control/engine/http.h"
 #include "control/engine/registrations.h"
 #include "control/engine/sessions.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 static json_t *json_addresses(const struct fan_address *addresses, unsigned cnt)
@@ -131,6 +132,20 @@ static json_t *json_limits(const struct fan_config *config)
 			 (json_int_t)config->max_sessions_per_publisher);
 }
 
+/* "loading" with how far it is, while a new table is filled from the database. */
+static json_t *json_vouched(const struct engine *engine)
+{
+	struct vouched_status status;
+
+	vouched_status(engine->vouched, &status);
+	return json_pack("{s:I, s:s, s:I, s:I}", "total", (json_int_t)status.total, "state",
+			 status.failed[0] ? "failed"
+			 : status.loading ? "loading"
+					  : "served",
+			 "loaded", (json_int_t)status.loaded, "to_load",
+			 (json_int_t)status.to_load);
+}
+
 static void add_walls(const struct engine *engine, json_t *answer)
 {
 	json_t *states = json_object(), *reasons = json_object();
@@ -167,6 +182,7 @@ void http_status(struct http_call *call)
 		json_filter(agent), "guard", json_guard(agent), "ports", "used",
 		(int)agent->ports_used, "resting", (int)agent->ports_resting, "held",
 		(int)agent->ports_held, "free", (int)agent->ports_free);
+	json_object_set_new(answer, "vouched", json_vouched(engine));
 	add_walls(engine, answer);
 	http_reply(call, 200, answer);
 }

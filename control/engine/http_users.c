@@ -10,6 +10,7 @@
 #include "control/engine/registrations.h"
 #include "control/engine/sessions.h"
 #include "control/engine/token.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 #define TOKEN_TTL_MAX (10 * 365 * 24 * 3600ull)
@@ -92,6 +93,7 @@ static void on_revoked(void *arg, struct user *user, int status)
 	struct http_call *call = arg;
 	struct engine *engine = call->engine;
 	unsigned ended, sessions;
+	unsigned vouched = vouched_on_revoked(engine->vouched, user->handle, status);
 	int err;
 
 	if (status) {
@@ -106,12 +108,13 @@ static void on_revoked(void *arg, struct user *user, int status)
 	if (err && err != -ENOENT)
 		fan_log(FAN_LOG_WARNING, "revoke", "the user's groups were not all taken out: %s",
 			registry_why(engine->registry));
+	vouched_revoke_done(engine->vouched);
 	/* whoever hears "revoked" may rely on it: the sockets' scopes are gone by then */
 	http_reply_confirmed(call, 200,
 			     json_pack("{s:o, s:I, s:i, s:i}", "user", http_json_user(user),
 				       "user_generation", (json_int_t)user->generation,
-				       "connections_ended", (int)ended, "sessions_ended",
-				       (int)sessions));
+				       "connections_ended", (int)(ended + vouched),
+				       "sessions_ended", (int)sessions));
 }
 
 void http_revoke(struct http_call *call)
@@ -136,6 +139,8 @@ void http_revoke(struct http_call *call)
 	if (!err) {
 		http_audit(call, "revoke", name, 0, NULL);
 		err = users_revoke(call->engine->users, user, on_revoked, call);
+		if (!err) /* in the same transaction; and void by their generation anyway */
+			vouched_revoke_rows(call->engine->vouched, user->handle);
 	}
 	if (err)
 		http_refuse_store(call, err);

@@ -14,30 +14,14 @@
 
 #include "common/config/config.h"
 #include "common/log.h"
+#include "control/engine/nexthop_private.h"
 #include "control/engine/retry.h"
 #include "control/registry/registry.h"
 
 #define REFRESH_S  30 /* asks the kernel anew: whatever was missed comes right */
 #define NUD_USABLE (NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE)
 
-struct nexthops {
-	struct registry *registry;
-	const struct fan_config *config;
-	struct mnl_socket *query, *watch;
-	struct event *on_watch, *on_refresh;
-	struct retries *retries;
-	uint32_t sequence;
-	bool managed_refused; /* the kernel knows no NTF_EXT_MANAGED */
-};
-
-struct route {
-	uint8_t gateway[16]; /* v4-mapped or IPv6; the destination itself where on-link */
-	uint32_t ifindex;
-	uint32_t mtu; /* 0: the link's */
-	uint8_t type;
-};
-
-static size_t address_len(uint8_t family)
+size_t nexthop_address_len(uint8_t family)
 {
 	return family == 4 ? 4 : 16;
 }
@@ -48,19 +32,20 @@ static const uint8_t *address_bytes(const uint8_t bytes[16], uint8_t family)
 	return family == 4 ? bytes + 12 : bytes;
 }
 
-static bool address_take(uint8_t out[16], uint8_t family, const struct nlattr *attribute)
+bool nexthop_address_take(uint8_t out[16], uint8_t family, const struct nlattr *attribute)
 {
-	if (mnl_attr_get_payload_len(attribute) < address_len(family))
+	if (mnl_attr_get_payload_len(attribute) < nexthop_address_len(family))
 		return false;
 	memset(out, 0, 16);
 	if (family == 4)
 		memset(out + 10, 0xff, 2);
-	memcpy(out + (family == 4 ? 12 : 0), mnl_attr_get_payload(attribute), address_len(family));
+	memcpy(out + (family == 4 ? 12 : 0), mnl_attr_get_payload(attribute),
+	       nexthop_address_len(family));
 	return true;
 }
 
 /* Sends a request and reads its answers to the end, or to the first one where there is no dump. */
-static int ask(struct nexthops *n, struct nlmsghdr *request, mnl_cb_t on_answer, void *arg)
+int nexthop_ask(struct nexthops *n, struct nlmsghdr *request, mnl_cb_t on_answer, void *arg)
 {
 	char buffer[32768];
 	unsigned portid = mnl_socket_get_portid(n->query);
@@ -112,7 +97,7 @@ static int on_route(const struct nlmsghdr *message, void *arg)
 			route->ifindex = mnl_attr_get_u32(attribute);
 			break;
 		case RTA_GATEWAY:
-			address_take(route->gateway, family, attribute);
+			nexthop_address_take(route->gateway, family, attribute);
 			break;
 		case RTA_METRICS:
 			route_metrics(route, attribute);
@@ -127,7 +112,7 @@ static int route_get(struct nexthops *n, const struct message_address *address, 
 	char buffer[256];
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	struct rtmsg *rtm = mnl_nlmsg_put_extra_header(request, sizeof(*rtm));
-	size_t len = address_len(address->family);
+	size_t len = nexthop_address_len(address->family);
 
 	request->nlmsg_type = RTM_GETROUTE;
 	request->nlmsg_flags = NLM_F_REQUEST;
@@ -136,7 +121,7 @@ static int route_get(struct nexthops *n, const struct message_address *address, 
 	mnl_attr_put(request, RTA_DST, len, address_bytes(address->bytes, address->family));
 	memset(route, 0, sizeof(*route));
 	memcpy(route->gateway, address->bytes, 16);
-	return ask(n, request, on_route, route);
+	return nexthop_ask(n, request, on_route, route);
 }
 
 static int on_link_mtu(const struct nlmsghdr *message, void *arg)
@@ -160,7 +145,7 @@ static uint32_t link_mtu(struct nexthops *n, uint32_t ifindex)
 	request->nlmsg_flags = NLM_F_REQUEST;
 	ifi->ifi_family = AF_UNSPEC;
 	ifi->ifi_index = (int)ifindex;
-	return ask(n, request, on_link_mtu, &mtu) || !mtu ? 1500 : mtu;
+	return nexthop_ask(n, request, on_link_mtu, &mtu) || !mtu ? 1500 : mtu;
 }
 
 static int on_ack(const struct nlmsghdr *message, void *arg)
@@ -183,11 +168,11 @@ static int neighbour_trigger(struct nexthops *n, const struct fan_nexthop *hop, 
 	ndm->ndm_family = hop->family == 4 ? AF_INET : AF_INET6;
 	ndm->ndm_ifindex = (int)hop->ifindex;
 	ndm->ndm_flags = NTF_USE;
-	mnl_attr_put(request, NDA_DST, address_len(hop->family),
+	mnl_attr_put(request, NDA_DST, nexthop_address_len(hop->family),
 		     address_bytes(hop->address, hop->family));
 	if (managed)
 		mnl_attr_put_u32(request, NDA_FLAGS_EXT, NTF_EXT_MANAGED);
-	return ask(n, request, on_ack, NULL);
+	return nexthop_ask(n, request, on_ack, NULL);
 }
 
 /* An event of the kernel's, not an answer to us. */
@@ -241,8 +226,8 @@ static int read_neighbour(struct nexthops *n, const struct nlmsghdr *message, bo
 	mnl_attr_for_each(attribute, message, sizeof(*ndm))
 	{
 		if (mnl_attr_get_type(attribute) == NDA_DST)
-			found = address_take(address, ndm->ndm_family == AF_INET ? 4 : 6,
-					     attribute);
+			found = nexthop_address_take(address, ndm->ndm_family == AF_INET ? 4 : 6,
+						     attribute);
 		else if (mnl_attr_get_type(attribute) == NDA_LLADDR &&
 			 mnl_attr_get_payload_len(attribute) == 6)
 			mac = mnl_attr_get_payload(attribute);
@@ -286,9 +271,9 @@ static uint16_t neighbour_look(struct nexthops *n, const struct fan_nexthop *hop
 	request->nlmsg_flags = NLM_F_REQUEST;
 	ndm->ndm_family = hop->family == 4 ? AF_INET : AF_INET6;
 	ndm->ndm_ifindex = (int)hop->ifindex;
-	mnl_attr_put(request, NDA_DST, address_len(hop->family),
+	mnl_attr_put(request, NDA_DST, nexthop_address_len(hop->family),
 		     address_bytes(hop->address, hop->family));
-	return ask(n, request, on_known_neighbour, &known) ? NUD_NONE : known.state;
+	return nexthop_ask(n, request, on_known_neighbour, &known) ? NUD_NONE : known.state;
 }
 
 static void neighbour_want(struct nexthops *n, const struct fan_nexthop *hop)
@@ -317,7 +302,7 @@ static int neighbours_dump(struct nexthops *n)
 	mnl_nlmsg_put_extra_header(request, sizeof(struct ndmsg));
 	request->nlmsg_type = RTM_GETNEIGH;
 	request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	return ask(n, request, on_neighbour, n);
+	return nexthop_ask(n, request, on_neighbour, n);
 }
 
 static void refresh(struct nexthops *n, bool all)
@@ -359,14 +344,15 @@ static int on_event_message(const struct nlmsghdr *message, void *arg)
 
 	if (message->nlmsg_type == RTM_NEWNEIGH || message->nlmsg_type == RTM_DELNEIGH)
 		return read_neighbour(n, message, true);
+	nexthop_bulk_forget(n);
 	/* a link or a route changed: look at all once it has calmed down */
 	evtimer_add(n->on_refresh, &soon);
 	return MNL_CB_OK;
 }
 
-static void on_watch(evutil_socket_t fd, short what, void *arg)
+void nexthop_watch(struct nexthops *n)
 {
-	struct nexthops *n = arg;
+	int fd = mnl_socket_get_fd(n->watch);
 	char buffer[32768];
 	ssize_t len;
 
@@ -379,6 +365,11 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
 			return;
 		mnl_cb_run(buffer, (size_t)len, 0, 0, on_event_message, n);
 	}
+}
+
+static void on_watch(evutil_socket_t fd, short what, void *arg)
+{
+	nexthop_watch(arg);
 }
 
 static struct mnl_socket *socket_open(unsigned groups)
@@ -401,7 +392,8 @@ static int watch_start(struct nexthops *n, struct event_base *base)
 	struct timeval each = {.tv_sec = REFRESH_S};
 
 	n->query = socket_open(0);
-	n->watch = socket_open(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE);
+	n->watch = socket_open(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
+			       RTMGRP_IPV4_RULE | 1u << (RTNLGRP_IPV6_RULE - 1));
 	if (!n->query || !n->watch)
 		return -errno;
 	n->on_watch =
@@ -450,10 +442,11 @@ void nexthops_close(struct nexthops *n)
 		mnl_socket_close(n->watch);
 	if (n->query)
 		mnl_socket_close(n->query);
+	nexthop_bulk_free(n);
 	free(n);
 }
 
-static const struct fan_address *engine_address(const struct nexthops *n, uint8_t family)
+const struct fan_address *nexthop_source(const struct nexthops *n, uint8_t family)
 {
 	for (unsigned i = 0; i < n->config->engine_address_cnt; i++)
 		if (n->config->engine_address[i].family == family)
@@ -475,15 +468,14 @@ static int get_static(struct nexthops *n, const struct message_address *address,
 	return err;
 }
 
-static int get_routed(struct nexthops *n, const struct message_address *address,
-		      const struct fan_address *source, uint32_t *idx, char why[MESSAGE_REASON_MAX])
+int nexthop_route(struct nexthops *n, const struct message_address *address, struct route *route,
+		  char why[MESSAGE_REASON_MAX])
 {
-	uint32_t ifindex = if_nametoindex(n->config->interface), mtu;
-	struct route route;
+	uint32_t ifindex = if_nametoindex(n->config->interface);
 	char text[46];
-	int err = ifindex ? route_get(n, address, &route) : -ENODEV;
+	int err = ifindex ? route_get(n, address, route) : -ENODEV;
 
-	if (!err && (route.type != RTN_UNICAST || route.ifindex != ifindex))
+	if (!err && (route->type != RTN_UNICAST || route->ifindex != ifindex))
 		err = -ENETUNREACH;
 	if (err) {
 		fan_address_format(text, address->bytes, address->family);
@@ -493,18 +485,36 @@ static int get_routed(struct nexthops *n, const struct message_address *address,
 			 text, n->config->interface, strerror(-err));
 		return err;
 	}
-	mtu = route.mtu ? route.mtu : link_mtu(n, ifindex);
-	err = registry_nexthop_get(n->registry, address->family, route.gateway, ifindex,
-				   source->bytes, (uint16_t)(mtu > 65535 ? 65535 : mtu), idx);
+	if (!route->mtu)
+		route->mtu = link_mtu(n, ifindex);
+	if (route->mtu > 65535)
+		route->mtu = 65535;
+	return 0;
+}
+
+int nexthop_by_route(struct nexthops *n, uint8_t family, const struct route *route, uint32_t *idx)
+{
+	int err = registry_nexthop_get(n->registry, family, route->gateway, route->ifindex,
+				       nexthop_source(n, family)->bytes, (uint16_t)route->mtu, idx);
+
 	if (!err && !nexthops_resolved(n, *idx))
 		neighbour_want(n, &registry_table(n->registry)->nexthops[*idx]);
 	return err;
 }
 
+static int get_routed(struct nexthops *n, const struct message_address *address, uint32_t *idx,
+		      char why[MESSAGE_REASON_MAX])
+{
+	struct route route;
+	int err = nexthop_route(n, address, &route, why);
+
+	return err ? err : nexthop_by_route(n, address->family, &route, idx);
+}
+
 int nexthops_get(struct nexthops *n, const struct message_address *address, uint32_t *idx,
 		 char why[MESSAGE_REASON_MAX])
 {
-	const struct fan_address *source = engine_address(n, address->family);
+	const struct fan_address *source = nexthop_source(n, address->family);
 	int err;
 
 	why[0] = '\0';
@@ -514,7 +524,7 @@ int nexthops_get(struct nexthops *n, const struct message_address *address, uint
 			 address->family);
 		return -EAFNOSUPPORT;
 	}
-	err = n->config->interface[0] ? get_routed(n, address, source, idx, why)
+	err = n->config->interface[0] ? get_routed(n, address, idx, why)
 				      : get_static(n, address, source, idx);
 	if (err && !why[0])
 		snprintf(why, MESSAGE_REASON_MAX, "no room for a next hop: %.200s",

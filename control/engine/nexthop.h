@@ -30,6 +30,15 @@ void nexthops_close(struct nexthops *nexthops);
  */
 int nexthops_get(struct nexthops *nexthops, const struct message_address *address, uint32_t *idx,
 		 char why[MESSAGE_REASON_MAX]);
+/*
+ * The same for one of many: asks the kernel once for all addresses that lie between the same two
+ * ends of its routes' and rules' prefixes. begin: before a batch, so that changes which the kernel
+ * has told count. -ENOSPC also where a quarter of the next hops is left: an address on the link
+ * itself needs one of its own.
+ */
+void nexthops_bulk_begin(struct nexthops *nexthops);
+int nexthops_get_bulk(struct nexthops *nexthops, const struct message_address *address,
+		      uint32_t *idx, char why[MESSAGE_REASON_MAX]);
 bool nexthops_resolved(const struct nexthops *nexthops, uint32_t idx);
 /* How many there are, and how many of them without a MAC. */
 void nexthops_counts(const struct nexthops *nexthops, unsigned *total, unsigned *unresolved);

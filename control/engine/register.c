@@ -9,6 +9,7 @@
 #include "control/engine/registrations_private.h"
 #include "control/engine/store.h"
 #include "control/engine/token.h"
+#include "control/engine/vouched.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 
@@ -82,6 +83,20 @@ static bool check_token(const struct registrations *all, const char *text, struc
 	return !refusal->error;
 }
 
+/* One that an administrator vouches for is his alone to change. */
+static bool check_vouched_id(struct registrations *all, const struct message *message,
+			     const struct registry_connection *record,
+			     const struct token_claims *claims, const uint8_t *handle,
+			     struct refusal *refusal)
+{
+	if (memcmp(record->handle, handle, FAN_HANDLE_LEN) != 0)
+		audit_foreign_id(all, message->id, record->handle, handle, claims->user,
+				 message->u.client.uid);
+	return refuse(refusal, MESSAGE_ERROR_CONNECTION_FOREIGN,
+		      "this connection id is one that an administrator vouches for; ask for "
+		      "another one");
+}
+
 /* The id asked for: free, or this user's own. */
 static bool check_id(struct registrations *all, const struct message *message,
 		     const struct token_claims *claims, struct refusal *refusal)
@@ -103,20 +118,37 @@ static bool check_id(struct registrations *all, const struct message *message,
 		return refuse(refusal, MESSAGE_ERROR_CONNECTION_FOREIGN,
 			      "this connection id belongs to another user; ask for another one");
 	}
-	if (!r && registry_connection(all->engine->registry, message->id, &record) &&
-	    memcmp(record.handle, handle, FAN_HANDLE_LEN) != 0)
+	if (vouched_is_loading(all->engine->vouched))
+		return refuse(refusal, MESSAGE_ERROR_BUSY,
+			      "the vouched connections are being loaded, and this id may be one of "
+			      "theirs; try again in a moment or ask for no id");
+	if (r || !registry_connection(all->engine->registry, message->id, &record))
+		return true;
+	if (record.vouched && record.state == FAN_CONNECTION_ACTIVE)
+		return check_vouched_id(all, message, &record, claims, handle, refusal);
+	if (memcmp(record.handle, handle, FAN_HANDLE_LEN) != 0)
 		return refuse(refusal, MESSAGE_ERROR_BUSY,
 			      "this connection id was just let go by another user; try again "
 			      "in a moment or ask for another one");
 	return true;
 }
 
+/* With a record or not yet; and those that an administrator vouches for. */
+static uint32_t own_connections(const struct registrations *all, const struct user *user,
+				const uint8_t handle[FAN_HANDLE_LEN])
+{
+	uint32_t recorded = registry_user_connections(all->engine->registry, handle, NULL, 0);
+
+	return recorded + (user ? user->connections - user->recorded : 0);
+}
+
 static bool check_limits(const struct registrations *all, const struct message *message,
-			 const struct user *user, const struct registration *replaced,
-			 struct refusal *refusal)
+			 const struct user *user, const uint8_t handle[FAN_HANDLE_LEN],
+			 const struct registration *replaced, struct refusal *refusal)
 {
 	const struct fan_config *config = all->engine->config;
-	uint32_t own = user ? user->connections : 0;
+	uint32_t vouched = vouched_count(all->engine->vouched);
+	uint32_t own = own_connections(all, user, handle);
 	struct registry_counts counts;
 
 	if (message->u.client.thread_cnt > config->max_threads_per_connection ||
@@ -130,11 +162,11 @@ static bool check_limits(const struct registrations *all, const struct message *
 			      "(max_connections_per_user); close one first",
 			      own, config->max_connections_per_user);
 	registry_counts(all->engine->registry, &counts);
-	if (all->cnt - (replaced ? 1 : 0) + counts.connections_ending >= all->max)
+	if (all->cnt + vouched - (replaced ? 1 : 0) + counts.connections_ending >= all->max)
 		return refuse(refusal, MESSAGE_ERROR_LIMIT_OVERALL,
 			      "%u connections stand or are just leaving, the limit is %u "
 			      "(max_connections); try again later or raise it",
-			      all->cnt + counts.connections_ending, all->max);
+			      all->cnt + vouched + counts.connections_ending, all->max);
 	return true;
 }
 
@@ -323,7 +355,7 @@ void register_on_message(struct registrations *all, const struct message *messag
 		goto refused;
 	fan_handle(handle, claims.user, claims.user_len);
 	user = users_find(all->engine->users, handle);
-	if (!check_limits(all, message, user,
+	if (!check_limits(all, message, user, handle,
 			  message->id ? registrations_find(all, message->id) : NULL, &refusal))
 		goto refused;
 	if (admit(all, message, &claims, now, &refusal))

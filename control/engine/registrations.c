@@ -10,6 +10,7 @@
 #include "control/engine/audit.h"
 #include "control/engine/registrations_private.h"
 #include "control/engine/users.h"
+#include "control/engine/vouched.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 
@@ -114,6 +115,7 @@ static void registration_remove(struct registrations *all, struct registration *
 		heap_down(all, last);
 	}
 	r->user->connections--;
+	r->user->recorded -= r->phase >= REGISTRATION_CHALLENGED;
 }
 
 void registrations_drop(struct registrations *all, struct registration *r)
@@ -423,7 +425,9 @@ static void on_record_free(void *arg, uint64_t id)
 
 	while ((r = *link) && r->id != id)
 		link = &r->next;
-	if (!r) { /* it was ending when we started: held, never bound in this run */
+	if (!r && vouched_on_free(all->engine->vouched, id))
+		return; /* no port of ours */
+	if (!r) {	/* it was ending when we started: held, never bound in this run */
 		registrations_reusable(all, id, 0);
 		return;
 	}

@@ -52,6 +52,7 @@ static int take_up(struct registrations *all, const struct registry_connection *
 	r->address.port = c->port;
 	r->address.family = c->family;
 	registrations_insert(all, r);
+	user->recorded++;
 	return registry_connection_renew(all->engine->registry, c->id, end_ns, c->token_expiry_s);
 }
 
@@ -77,7 +78,7 @@ int registrations_take_up(struct registrations *all)
 	uint32_t cursor = 0;
 	int err = 0;
 
-	while (!err && registry_connection_next(all->engine->registry, &cursor, &c))
+	while (!err && registry_socket_next(all->engine->registry, &cursor, &c))
 		err = take_up_or_end(all, &c);
 	link_to_agent(all->engine->link, &hello);
 	return err;

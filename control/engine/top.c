@@ -199,7 +199,8 @@ static json_t *json_busiest(const struct engine *engine, const struct reading *b
 					"handle", handle, "events_per_second",
 					(double)users[i].events / seconds, "copies_per_second",
 					(double)users[i].copies / seconds, "connections",
-					(int)(user ? user->connections : 0)));
+					(int)registry_user_connections(engine->registry,
+								       users[i].handle, NULL, 0)));
 	}
 	free(users);
 	return list;

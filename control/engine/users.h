@@ -24,6 +24,7 @@ struct user {
 	uint32_t generation;	  /* from 1; durable */
 	uint32_t next_generation; /* of a revocation that is being written */
 	uint32_t connections;	  /* registrations; the registrations' own count, pins the user */
+	uint32_t recorded;	  /* of these, in the registry */
 	uint32_t pins;		  /* of unfinished writes */
 	bool durable;
 	uint8_t name_len; /* bytes */

@@ -77,10 +77,10 @@ static void pack(struct fan_connection *record, const struct registry_connection
 	memcpy(record->address, spec->address, sizeof(record->address));
 }
 
-static void unpack(const struct registry *r, uint32_t idx, struct registry_connection *connection)
+/* All but the user's handle, which is not in the record. */
+static void unpack_record(const struct fan_connection *record,
+			  struct registry_connection *connection)
 {
-	const struct fan_connection *record = &r->connections[idx];
-
 	*connection = (struct registry_connection){
 		.id = record->id,
 		.cookie = record->cookie,
@@ -95,8 +95,13 @@ static void unpack(const struct registry *r, uint32_t idx, struct registry_conne
 		.state = connection_state(record),
 		.vouched = record->hop & FAN_HOP_VOUCHED,
 	};
-	memcpy(connection->handle, connection_handle(r, idx), 16);
 	memcpy(connection->address, record->address, 16);
+}
+
+static void unpack(const struct registry *r, uint32_t idx, struct registry_connection *connection)
+{
+	unpack_record(&r->connections[idx], connection);
+	memcpy(connection->handle, connection_handle(r, idx), 16);
 }
 
 /* ---- adding ---- */
@@ -237,6 +242,40 @@ bool registry_connection_next(const struct registry *r, uint32_t *cursor,
 		return true;
 	}
 	return false;
+}
+
+/* Index of the next record that is not FREE, and vouched or not; NONE at the end. */
+static uint32_t next_of_kind(const struct registry *r, uint32_t *cursor, bool vouched)
+{
+	while (*cursor < r->root->connection_cnt) {
+		const struct fan_connection *record = &r->connections[*cursor];
+		uint16_t hop = __atomic_load_n(&record->hop, __ATOMIC_ACQUIRE);
+
+		(*cursor)++;
+		if ((hop & FAN_HOP_STATE) && !(hop & FAN_HOP_VOUCHED) == !vouched)
+			return *cursor - 1;
+	}
+	return NONE;
+}
+
+bool registry_socket_next(const struct registry *r, uint32_t *cursor,
+			  struct registry_connection *connection)
+{
+	uint32_t idx = next_of_kind(r, cursor, false);
+
+	if (idx != NONE)
+		unpack(r, idx, connection);
+	return idx != NONE;
+}
+
+bool registry_vouched_next(const struct registry *r, uint32_t *cursor,
+			   struct registry_connection *connection)
+{
+	uint32_t idx = next_of_kind(r, cursor, true);
+
+	if (idx != NONE)
+		unpack_record(&r->connections[idx], connection);
+	return idx != NONE;
 }
 
 unsigned registry_user_connections(const struct registry *r, const uint8_t handle[16],

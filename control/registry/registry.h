@@ -133,6 +133,12 @@ bool registry_connection(const struct registry *registry, uint64_t id,
 /* Next record that is not FREE at or after *cursor (start: 0); false at the end. */
 bool registry_connection_next(const struct registry *registry, uint32_t *cursor,
 			      struct registry_connection *connection);
+/* The same of those with a socket of ours: however many are vouched, they are passed quickly. */
+bool registry_socket_next(const struct registry *registry, uint32_t *cursor,
+			  struct registry_connection *connection);
+/* And of the vouched ones, without the user's handle. */
+bool registry_vouched_next(const struct registry *registry, uint32_t *cursor,
+			   struct registry_connection *connection);
 /* Connections of a user, PENDING and ACTIVE: up to max ids, the full count returned. */
 unsigned registry_user_connections(const struct registry *registry, const uint8_t handle[16],
 				   uint64_t *ids, unsigned max);

@@ -62,8 +62,18 @@ class Caller:
         return answer
 
 
-def test_every_answer_is_as_documented(instance):
+def test_every_answer_is_as_documented(make_instance):
+    instance = make_instance(config={"scope.vouched": '[ "198.18.0.0/24" ]'}).up()
     call = Caller(instance)
+    line = {"user": "älice", "address": "198.18.0.2", "port": 5000}
+    added = call("POST", "/v1/vouched", line)
+    assert (added["added"], added["total"]) == (1, 1)
+    assert call("POST", "/v1/vouched", line)["unchanged"] == 1
+    call("POST", "/v1/vouched", {**line, "user": "bob"}, status=409)
+    call("GET", "/v1/vouched", query={"limit": 1})
+    call("GET", "/v1/connections", query={"user": "älice"})
+    call("GET", "/v1/explain", query={"user": "älice"})
+    assert call("DELETE", "/v1/vouched", query={"user": "älice"})["removed"] == 1
     call("GET", "/v1/top")
     token = call("POST", "/v1/tokens", {"user": "älice", "ttl_seconds": 60})["token"]
     call("POST", "/v1/grants", {"user": "älice"})
@@ -103,6 +113,11 @@ def test_every_answer_is_as_documented(instance):
     ("GET", "/v1/explain", None, {"user": "a", "channel": "@12"}, {}, 400),
     ("GET", "/v1/connections", None, {"after": "xyz"}, {}, 400),
     ("GET", "/v1/audit", None, {"more": "1"}, {}, 400),
+    ("POST", "/v1/vouched", None, None, {}, 400),
+    ("POST", "/v1/vouched", ["a"], None, {}, 400),
+    ("POST", "/v1/vouched", {"user": "a", "address": "198.18.0.2", "port": 5000}, None, {}, 409),
+    ("DELETE", "/v1/vouched", None, None, {}, 400),
+    ("DELETE", "/v1/vouched", None, {"user": "a", "batch": 1}, {}, 400),
     ("DELETE", "/v1/publishers/{name}", None, None, {"name": "nobody"}, 404),
     ("DELETE", "/v1/connections/{id}", None, None, {"id": "00000000000000ff"}, 404),
 ])

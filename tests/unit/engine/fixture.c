@@ -20,6 +20,7 @@
 #include "control/engine/token.h"
 #include "control/engine/top.h"
 #include "control/engine/users.h"
+#include "control/engine/vouched.h"
 #include "control/link.h"
 #include "control/registry/registry.h"
 
@@ -140,6 +141,7 @@ void fixture_start(struct fixture *f)
 	link_set_engine(e->link, on_asked, f);
 	e->marks = marks_create(e->link);
 	cr_assert_eq(registrations_open(&e->registrations, e, f->now, why), 0, "%s", why);
+	cr_assert_eq(vouched_open(&e->vouched, e, why), 0, "%s", why);
 	cr_assert_eq(sessions_open(&e->sessions, e, f->now), 0);
 	registry_housekeeping(e->registry, f->now.mono_ns);
 	e->top = top_create();
@@ -150,6 +152,8 @@ void fixture_stop(struct fixture *f)
 	struct engine *e = &f->engine;
 
 	store_flush(e->store);
+	vouched_close(e->vouched);
+	e->vouched = NULL;
 	marks_destroy(e->marks);
 	top_destroy(e->top);
 	sessions_close(e->sessions);
@@ -223,6 +227,7 @@ void settle(struct fixture *f, uint64_t after_ms)
 			worker_pass(f);
 		registry_housekeeping(f->engine.registry, f->now.mono_ns);
 		registrations_tick(f->engine.registrations, f->now);
+		vouched_tick(f->engine.vouched, f->now);
 		sessions_tick(f->engine.sessions, f->now);
 		event_base_loop(f->base, EVLOOP_NONBLOCK);
 		store_flush(f->engine.store);

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Inside the vouched connections: vouched.c keeps them and makes changes in the region,
+ * vouched_batch.c judges what an administrator sends, vouched_rows.c is their table in the
+ * database, vouched_load.c fills a region from it and makes up for what a crash cut off.
+ */
+#pragma once
+
+#include "common/wire/handle.h"
+#include "control/engine/places.h"
+#include "control/engine/vouched.h"
+#include "control/messages.h"
+#include "control/registry/registry.h"
+
+struct sqlite3_stmt;
+
+enum fate {
+	FATE_ADD,
+	FATE_REPLACE, /* the same connection at another place */
+	FATE_KEEP,    /* it is so already */
+};
+/* One that is to stand in the region. */
+struct vouch {
+	uint64_t id, mark, row, since_s;
+	uint8_t handle[FAN_HANDLE_LEN];
+	struct message_address address;
+	const char *user; /* of the caller's memory; not terminated */
+	uint32_t line, hop, generation;
+	uint8_t user_len;
+	enum fate fate;
+	bool done;
+};
+/* A vouched record has no token: that field, of 32 bits, keeps the number of its row. */
+#define vouched_row(connection) ((connection)->token_expiry_s)
+#define ROW_MAX			UINT32_MAX
+
+/* What is being made in the region. */
+struct work {
+	struct vouch *items;
+	uint32_t cnt, left;
+	uint64_t first, last; /* rows that the added ones got; 0: none */
+	bool undo;	      /* those that find no room for good take all of the added ones back */
+	struct vouched_answer answer;
+	vouched_done done; /* NULL: nobody waits */
+	void *arg;
+	uint64_t answer_by_ns;
+	uint32_t uid;
+};
+
+/* A call that waits for the work under way. */
+struct queued {
+	struct queued *next;
+	bool import;
+	char *lines; /* the caller's */
+	size_t len;
+	struct vouched_selection selection;
+	char user[FAN_NAME_MAX + 1];
+	uint32_t uid;
+	vouched_done done;
+	void *arg;
+};
+
+/* The place of one that has left the table rests with it. */
+struct leaving {
+	struct leaving *next;
+	uint64_t id, mark;
+};
+#define LEAVING_CHAINS 4096 /* power of two */
+
+struct vouched_rows {
+	struct store *store;
+	struct sqlite3_stmt *insert, *move, *remove, *remove_run, *read, *run, *max, *count;
+	struct sqlite3_stmt *batch_add, *batch_find, *batch_remove;
+	struct sqlite3_stmt *open_add, *open_list, *open_clear;
+	struct sqlite3_stmt *state_read, *state_clear, *state_write;
+};
+
+struct vouched {
+	struct engine *engine;
+	struct vouched_rows rows;
+	struct places places;
+	uint32_t places_cursor; /* records before it are in `places` */
+	bool places_whole;
+	struct leaving *leaving[LEAVING_CHAINS];
+	uint32_t cnt; /* in the region */
+	uint64_t next_row;
+	struct work work;
+	bool working;
+	unsigned revoking; /* revocations that are not durable yet */
+	struct queued *queue, **queue_end;
+	/* Loading. */
+	struct event *on_load;
+	bool loading;
+	uint64_t load_row, loaded, to_load;
+	char load_failed[400]; /* "": it did not */
+};
+
+/* ---- vouched.c ---- */
+/* The place of one that leaves the table rests until it has. */
+void vouched_rest(struct vouched *v, uint64_t id, uint64_t mark);
+/* Out of the region; its place rests. */
+int vouched_end(struct vouched *v, const struct registry_connection *c);
+/* Into the region as far as it takes them now; the rest at the ticks. */
+void vouched_work(struct vouched *v, struct moment now);
+/* 0, -EAGAIN: the dataplane has to let go of something first; or -errno. */
+int vouched_apply(struct vouched *v, struct vouch *item);
+/* All places are known from then on. */
+void vouched_know_places(struct vouched *v, uint32_t records_max);
+
+/* ---- vouched_batch.c ---- */
+/* Judges a body; true: v->work holds it, durable. Else *answer says what is wrong with it. */
+bool vouched_batch_take(struct vouched *v, char *body, size_t len, uint32_t uid, struct moment now,
+			struct vouched_answer *answer);
+/* Whether a place may be vouched for at all; or a sentence. */
+bool vouched_place_ok(const struct fan_config *config, const struct message_address *address,
+		      char why[256]);
+void vouched_rules(const struct fan_config *config, uint8_t rules[FAN_HANDLE_LEN]);
+
+/* ---- vouched_load.c ---- */
+int vouched_load_open(struct vouched *v, char why[1024]);
+void vouched_load_close(struct vouched *v);
+
+/* ---- vouched_rows.c: 0 or the store's -errno ---- */
+bool rows_prepare(struct vouched_rows *rows, struct store *store);
+uint64_t rows_max(struct vouched_rows *rows);
+uint64_t rows_count(struct vouched_rows *rows);
+int rows_insert(struct vouched_rows *rows, const struct vouch *item);
+int rows_move(struct vouched_rows *rows, const struct vouch *item);
+int rows_remove(struct vouched_rows *rows, uint64_t row);
+int rows_remove_run(struct vouched_rows *rows, uint64_t first, uint64_t last);
+/*
+ * A row into *item (its user's name into `name`). 1: it is there; 0: not; -EPROTO: it makes no
+ * sense.
+ */
+int rows_read(struct vouched_rows *rows, uint64_t row, struct vouch *item,
+	      char name[FAN_NAME_MAX + 1]);
+/* The next up to max rows after `after` and up to `last`, names in `names`; how many, or -errno. */
+int rows_run(struct vouched_rows *rows, uint64_t after, uint64_t last, struct vouch *items,
+	     char (*names)[FAN_NAME_MAX + 1], unsigned max);
+int rows_batch_add(struct vouched_rows *rows, uint64_t first, uint64_t last, uint64_t *batch);
+/* 1: there is such a batch. */
+int rows_batch_find(struct vouched_rows *rows, uint64_t batch, uint64_t *first, uint64_t *last);
+int rows_batch_remove(struct vouched_rows *rows, uint64_t batch);
+/* Rows first..last, or the one row of `id`: the region may not be as they say yet. */
+int rows_open_add(struct vouched_rows *rows, uint64_t first, uint64_t last, uint64_t id);
+/* Calls `each` for all of these. */
+typedef int (*rows_on_open)(void *arg, uint64_t first, uint64_t last, uint64_t id);
+int rows_open_each(struct vouched_rows *rows, rows_on_open each, void *arg);
+/* The region is as they say: with the next commit. */
+int rows_open_clear(struct vouched_rows *rows);
+/* The region that all rows were loaded into, and the rules they were judged by. */
+bool rows_state(struct vouched_rows *rows, uint64_t *region, uint8_t rules[FAN_HANDLE_LEN]);
+int rows_state_write(struct vouched_rows *rows, uint64_t region,
+		     const uint8_t rules[FAN_HANDLE_LEN]);
