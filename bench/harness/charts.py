@@ -3,7 +3,7 @@
 
 A chart is a dict: kind, title, measure; where: labels that a figure must have; and for
   lines        x: a label with numbers; series: label or labels of a line each
-  bars         by: label or labels of a bar each; ours: how the first of them begins where it is Fanwire's; groups: label of a group each
+  bars         by: label or labels of a bar each; ours: how the first of them begins where it is Fanwire's, which comes first; groups: label of a group each
   stacked      x: label of a bar each; stack: label of its parts, from the bottom up
   percentiles  series: label or labels of a line each; of the distributions of that name
 """
@@ -111,7 +111,7 @@ def bars(result, chart):
         if group_label and group is not None:
             parts.append(svg.text(0, top + 14, _series_name({group_label: group}, [group_label]), "soft"))
             top += 22
-        for figure in members:
+        for figure in sorted(members, key=lambda figure: not _is_ours(figure, chart, by)):
             name = _series_name(figure["labels"], by)
             if name not in kinds:
                 kinds.append(name)
@@ -121,11 +121,14 @@ def bars(result, chart):
     return svg_parts(parts, top + 2, chart)
 
 
+def _is_ours(figure, chart, by):
+    return "ours" in chart and str(figure["labels"].get(by[0])).startswith(chart["ours"])
+
+
 def _colour(figure, chart, by, idx):
-    ours = chart.get("ours")
-    if ours is None:
+    if "ours" not in chart:
         return f"s{idx % svg.SERIES}"
-    return "s0" if str(figure["labels"].get(by[0])).startswith(ours) else "peer"
+    return "s0" if _is_ours(figure, chart, by) else "peer"
 
 
 def _bar(figure, name, x, top, colour):

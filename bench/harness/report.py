@@ -123,7 +123,7 @@ def _table(group):
         cells = "".join(f"<td{' class=n' if label in numeric else ''}>{e(_label(figure['labels'].get(label, '')))}</td>" for label in columns)
         unit = figure["unit"]
         rows.append(f"<tr>{cells}<td class=\"n\"><b>{e(results.amount(figure['median'], unit))}</b></td><td class=\"n\">"
-                    f"{e(results.amount(figure['least'], unit))}</td><td class=\"n\">{e(results.amount(figure['most'], unit))}</td>"
+                    f"{e(results.amount(figure['least'], unit, False))}</td><td class=\"n\">{e(results.amount(figure['most'], unit, False))}</td>"
                     f"<td class=\"n\">{figure['spread']:.1%}</td><td class=\"n\">{len(figure['runs'])}</td></tr>")
     words = results.word(group[0]["name"])
     better = {"more": "more is better", "less": "less is better"}[group[0]["better"]]

@@ -80,15 +80,17 @@ def load(folder):
 SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def amount(value, unit):
-    """12.3 M copies/s, 59.4 ns, 1.52 x: three digits that mean something."""
+def amount(value, unit, told=True):
+    """12.3 M copies/s, 59.4 ns, 1.52 x: three digits that mean something. told: with its unit."""
     scale, prefix = 1.0, ""
     if unit.endswith("/s") or unit in ("bit/s", "bytes", "Hz"):
         scale, prefix = next(((s, p) for s, p in SCALES if abs(value) >= s), (1.0, ""))
     value /= scale
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 0.1 or value == 0 else 4
+    if not told:
+        return f"{value:,.{digits}f} {prefix}".rstrip()
     gap = " " if prefix and unit[0].isalpha() and unit != "bit/s" else ""
-    return f"{value:,.{digits}f} {prefix}{gap}{unit}".rstrip()
+    return f"{value:,.{digits}f} {prefix}{gap}{unit}"
 
 
 def line(figure):
