@@ -6,13 +6,11 @@
  *
  * Who: as common/shm/table.h, which says what a lookup returns and for how long it may be used.
  * Concurrent with the one writer exactly as fan_table_lookup() is: each key is looked up as if by
- * itself, at some moment of the call.
+ * itself, at some moment of the call. AVX-512 is used where the processor has it.
  * Source: group prefetching, as in Chen, Ailamaki, Gibbons, Mowry, "Improving Hash Join Performance
  * through Prefetching", ICDE 2004.
  */
 #pragma once
-
-#include <stdbool.h>
 
 #include "common/shm/state.h"
 #include "common/shm/table.h"
@@ -26,11 +24,22 @@
 void fan_table_lookup_bulk(const struct fan_table *t, const void *const *keys,
 			   const uint64_t *hashes, unsigned cnt, const struct fan_group **groups);
 
+/* The same for a caller that has no hashes yet. */
+void fan_table_find_bulk(const struct fan_table *t, const void *const *keys, unsigned cnt,
+			 const struct fan_group **groups);
+
 /*
- * The same, and asks for what the caller needs next of the groups that were found: the first
- * endpoints, to be read, and the group's record in `states` (t->group_cnt of them), to be written.
+ * As fan_table_lookup_bulk(), and asks for what the caller needs next of the groups that were
+ * found: the first endpoints, to be read, and the group's record in `states` (t->group_cnt of
+ * them), to be written.
  */
 void fan_table_lookup_bulk_ahead(const struct fan_table *t, const void *const *keys,
 				 const uint64_t *hashes, unsigned cnt,
 				 const struct fan_group **groups,
 				 const struct fan_group_state *states);
+
+/* Asks for the bucket of a key that will be looked up soon, a stage ahead of the lookup. */
+static inline void fan_table_prefetch(const struct fan_table *t, uint64_t hash)
+{
+	__builtin_prefetch(&t->buckets[fan_table_bucket_idx(t, hash)]);
+}

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/shm/lookup.h"
 #include "common/wire/wire.h"
 #include "control/registry/registry.h"
 
@@ -97,28 +98,59 @@ static void check_block(struct reader *reader, uint64_t user, const struct fan_g
 	reader->endpoints += *cnt;
 }
 
-static void look_up(struct reader *reader)
-{
-	uint64_t draw = next_random(&reader->seed);
-	uint64_t user = draw % USERS, channel = channel_of(draw / USERS % (THREADS + 1));
-	const struct fan_table *t = reader->table;
-	const struct fan_group *group;
+struct wanted {
 	uint8_t handle[16];
+	uint64_t channel;
+};
+_Static_assert(sizeof(struct wanted) == FAN_KEY_LEN, "a key as a bulk lookup reads it");
+
+static void check_group(struct reader *reader, const struct wanted *wanted,
+			const struct fan_group *group)
+{
+	uint64_t user;
 	uint32_t cnt = 0;
 
-	user_handle(handle, user);
-	group = fan_table_lookup(t, handle, channel, fan_table_hash(t->seed, handle, channel));
-	reader->lookups++;
+	memcpy(&user, wanted->handle + 8, sizeof(user));
 	if (group) {
 		reader->found++;
-		if (memcmp(group->handle, handle, 16) != 0 || group->channel != channel)
+		if (memcmp(group->handle, wanted->handle, 16) != 0 ||
+		    group->channel != wanted->channel)
 			fail("another group than the one asked for", user);
 		if (group->tag_key[0] != (uint8_t)user)
 			fail("a group with another user's key", user);
 		check_block(reader, user, group, &cnt);
 	}
-	if (user < RESIDENTS && channel == FAN_CHANNEL_ALL && cnt == 0)
+	if (user < RESIDENTS && wanted->channel == FAN_CHANNEL_ALL && cnt == 0)
 		fail("resident user not found", user);
+}
+
+/* One by one, or all at once. */
+static void look_up(struct reader *reader, bool bulk)
+{
+	struct wanted wanted[LOOKUPS_A_LOOP];
+	const struct fan_group *groups[LOOKUPS_A_LOOP];
+	const void *keys[LOOKUPS_A_LOOP];
+	const struct fan_table *t = reader->table;
+
+	for (unsigned i = 0; i < LOOKUPS_A_LOOP; i++) {
+		uint64_t draw = next_random(&reader->seed);
+
+		user_handle(wanted[i].handle, draw % USERS);
+		wanted[i].channel = channel_of(draw / USERS % (THREADS + 1));
+		keys[i] = &wanted[i];
+	}
+	if (bulk)
+		fan_table_find_bulk(t, keys, LOOKUPS_A_LOOP, groups);
+	for (unsigned i = 0; i < LOOKUPS_A_LOOP; i++) {
+		const uint8_t *handle = wanted[i].handle;
+		uint64_t channel = wanted[i].channel;
+
+		if (!bulk)
+			groups[i] = fan_table_lookup(t, handle, channel,
+						     fan_table_hash(t->seed, handle, channel));
+		check_group(reader, &wanted[i], groups[i]);
+	}
+	reader->lookups += LOOKUPS_A_LOOP;
 }
 
 static void *reader_main(void *arg)
@@ -127,8 +159,7 @@ static void *reader_main(void *arg)
 
 	__atomic_fetch_add(reader->word, 1, __ATOMIC_SEQ_CST); /* odd: it runs */
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-		for (unsigned i = 0; i < LOOKUPS_A_LOOP; i++)
-			look_up(reader);
+		look_up(reader, next_random(&reader->seed) % 2);
 		/* A worker that sleeps says that it holds nothing, and wakes up odd. */
 		if (next_random(&reader->seed) % 4096 == 0) {
 			__atomic_fetch_add(reader->word, 1, __ATOMIC_SEQ_CST);

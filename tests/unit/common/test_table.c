@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/shm/lookup.h"
+#include "common/shm/lookup_passes.h"
 #include "common/shm/table.h"
 
 #define BUCKETS	    5u
@@ -13,7 +14,7 @@
 #define GROUPS	    8u
 #define ENDPOINTS   16u
 #define CONNECTIONS 8u /* 7 lines */
-#define BULK	    150u
+#define BULK	    300u
 
 static struct fan_region region;
 static struct fan_registry *root;
@@ -147,6 +148,14 @@ Test(table, arrays_lie_on_cache_lines)
 	cr_expect_eq(fan_table_init(&table, &region), 0);
 }
 
+static uint64_t random_next(uint64_t *seed)
+{
+	*seed ^= *seed << 13; /* xorshift64, Marsaglia 2003 */
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
 /* ---- lookup in a table that is not to be trusted ---- */
 
 static const uint8_t ALICE[16] = {1, 2, 3}, BOB[16] = {4, 5, 6};
@@ -172,36 +181,106 @@ static void put(struct fan_bucket *bucket, unsigned slot, uint32_t group, const 
 	bucket->group[slot] = group;
 }
 
-/* By itself, and among many in bulk, with the caller's next reads asked for and without. */
-static const struct fan_group *lookup(const uint8_t handle[16], uint64_t channel)
-{
-	static const uint8_t stranger[16] = {0xee};
-	uint64_t hash = fan_table_hash(table.seed, handle, channel);
-	const struct fan_group *group = fan_table_lookup(&table, handle, channel, hash);
-	const struct fan_group *groups[BULK];
-	struct fan_group_state states[GROUPS] = {0};
-	uint8_t wanted[FAN_KEY_LEN], other[FAN_KEY_LEN];
+/* BULK keys, every third of them a stranger's: the wanted one is found by each of them or by none.
+ */
+struct bulk {
+	uint8_t wanted[FAN_KEY_LEN], stranger[FAN_KEY_LEN];
 	const void *keys[BULK];
 	uint64_t hashes[BULK];
+	const struct fan_group *groups[BULK];
+};
 
-	memcpy(wanted, handle, 16);
-	memcpy(wanted + 16, &channel, 8);
-	memcpy(other, stranger, 16);
-	memcpy(other + 16, &channel, 8);
+static void bulk_fill(struct bulk *bulk, const uint8_t handle[16], uint64_t channel)
+{
+	static const uint8_t stranger[16] = {0xee};
+
+	memcpy(bulk->wanted, handle, 16);
+	memcpy(bulk->stranger, stranger, 16);
+	memcpy(bulk->wanted + 16, &channel, 8);
+	memcpy(bulk->stranger + 16, &channel, 8);
 	for (unsigned i = 0; i < BULK; i++) {
-		keys[i] = i % 3 ? wanted : other;
-		hashes[i] = i % 3 ? hash : fan_table_hash(table.seed, stranger, channel);
+		bulk->keys[i] = i % 3 ? bulk->wanted : bulk->stranger;
+		bulk->hashes[i] = fan_table_hash(table.seed, bulk->keys[i], channel);
 	}
-	for (unsigned pass = 0; pass < 2; pass++) {
-		memset(groups, 0x5a, sizeof(groups));
-		if (pass)
-			fan_table_lookup_bulk_ahead(&table, keys, hashes, BULK, groups, states);
-		else
-			fan_table_lookup_bulk(&table, keys, hashes, BULK, groups);
-		for (unsigned i = 0; i < BULK; i++)
-			cr_expect_eq(groups[i], i % 3 ? group : NULL, "pass %u, key %u", pass, i);
+	memset(bulk->groups, 0x5a, sizeof(bulk->groups));
+}
+
+static void bulk_expect(const struct bulk *bulk, unsigned cnt, const struct fan_group *group,
+			const char *way)
+{
+	for (unsigned i = 0; i < cnt; i++)
+		cr_expect_eq(bulk->groups[i], i % 3 ? group : NULL, "%s: key %u of %u", way, i,
+			     cnt);
+	for (unsigned i = cnt; i < BULK; i++)
+		cr_expect_eq((uintptr_t)bulk->groups[i], UINT64_C(0x5a5a5a5a5a5a5a5a),
+			     "%s: key %u, beyond %u", way, i, cnt);
+}
+
+/* By itself, and among as many as there can be in each way of bulk lookup. */
+static const struct fan_group *lookup(const uint8_t handle[16], uint64_t channel)
+{
+	uint64_t hash = fan_table_hash(table.seed, handle, channel);
+	const struct fan_group *group = fan_table_lookup(&table, handle, channel, hash);
+	static const unsigned cnts[] = {0, 1, 2, 7, 8, 9, 31, 33, 255, 256, 257, BULK};
+	struct fan_group_state states[GROUPS] = {0};
+	struct bulk bulk;
+
+	for (unsigned i = 0; i < sizeof(cnts) / sizeof(cnts[0]); i++) {
+		unsigned cnt = cnts[i];
+
+		bulk_fill(&bulk, handle, channel);
+		fan_table_lookup_bulk_ahead(&table, bulk.keys, bulk.hashes, cnt, bulk.groups,
+					    states);
+		bulk_expect(&bulk, cnt, group, "ahead");
+		bulk_fill(&bulk, handle, channel);
+		fan_table_find_bulk(&table, bulk.keys, cnt, bulk.groups);
+		bulk_expect(&bulk, cnt, group, "hashes made");
+		bulk_fill(&bulk, handle, channel);
+		lookup_by(lookup_buckets_scalar, &table, bulk.keys, bulk.hashes, cnt, bulk.groups);
+		bulk_expect(&bulk, cnt, group, "scalar");
+		bulk_fill(&bulk, handle, channel);
+		if (lookup_has_avx512()) {
+			lookup_by(lookup_buckets_avx512, &table, bulk.keys, bulk.hashes, cnt,
+				  bulk.groups);
+			bulk_expect(&bulk, cnt, group, "AVX-512");
+		}
 	}
 	return group;
+}
+
+/* Both passes see the same in buckets full of anything, fingerprints and marks that nearly fit. */
+Test(table, both_passes_see_the_same)
+{
+	struct fan_bucket *buckets = (struct fan_bucket *)table.buckets;
+	uint64_t hashes[LOOKUP_IN_FLIGHT], random = 1;
+	struct lookup_work scalar = {0}, wide = {0};
+	unsigned noted = 0, chains = 0, cnt;
+
+	if (!lookup_has_avx512())
+		cr_skip_test("this processor has no AVX-512");
+	for (unsigned round = 0; round < 2000; round++) {
+		for (unsigned i = 0; i < BUCKETS; i++)
+			for (unsigned j = 0; j < sizeof(*buckets) / 8; j++)
+				((uint64_t *)&buckets[i])[j] =
+					random_next(&random) & random_next(&random);
+		for (unsigned i = 0; i < LOOKUP_IN_FLIGHT; i++) {
+			unsigned slot = i % FAN_BUCKET_SLOTS;
+			uint64_t draw = random_next(&random);
+
+			scalar.bucket[i] = wide.bucket[i] = (uint32_t)(draw % BUCKETS);
+			hashes[i] = draw >> 16;
+			if (i % 4) /* a fingerprint that is there, 0 among them */
+				hashes[i] |= (uint64_t)buckets[scalar.bucket[i]].fp[slot] << 48;
+		}
+		cnt = (unsigned)(random_next(&random) % (LOOKUP_IN_FLIGHT + 1));
+		noted = lookup_buckets_scalar(&table, hashes, cnt, &scalar);
+		cr_assert_eq(lookup_buckets_avx512(&table, hashes, cnt, &wide), noted);
+		cr_assert_arr_eq(scalar.mask, wide.mask, cnt * sizeof(scalar.mask[0]));
+		cr_assert_arr_eq(scalar.noted, wide.noted, noted * sizeof(scalar.noted[0]));
+		for (unsigned i = 0; i < cnt; i++)
+			chains += (scalar.mask[i] & LOOKUP_CHAIN) != 0;
+	}
+	cr_expect_gt(chains, 1000);
 }
 
 Test(table, finds_in_every_slot_and_in_overflow)
