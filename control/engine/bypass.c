@@ -21,13 +21,6 @@ static bool is_registered(const struct registrations *all, const struct message 
 	return false;
 }
 
-static bool is_vouched_for(const struct vouched *vouched, const struct message_address *place)
-{
-	const struct places *places = &vouched->places;
-
-	return places_find(places, places_mark(places, place->bytes, place->port)) != 0;
-}
-
 bool bypass_place_check(const struct registrations *all, const struct message *message,
 			enum message_error *error, char why[MESSAGE_REASON_MAX])
 {
@@ -47,7 +40,7 @@ bool bypass_place_check(const struct registrations *all, const struct message *m
 		return false;
 	}
 	*error = MESSAGE_ERROR_NO_PORT;
-	if (!is_registered(all, message) && !is_vouched_for(engine->vouched, place))
+	if (!is_registered(all, message) && !vouched_has_place(engine->vouched, place))
 		return true;
 	snprintf(why, MESSAGE_REASON_MAX,
 		 "port %u of that address is another connection's; take another one", place->port);

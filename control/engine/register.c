@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "control/engine/audit.h"
+#include "control/engine/bypass.h"
 #include "control/engine/registrations_private.h"
 #include "control/engine/store.h"
 #include "control/engine/token.h"
@@ -323,6 +324,7 @@ static bool admit(struct registrations *all, const struct message *message,
 	r->id = message->id ? message->id : draw_id(all);
 	r->ref = message->ref;
 	r->uid = message->u.client.uid;
+	r->address = message->u.client.address; /* of one that bypasses the kernel; taken from now on */
 	r->attached = true;
 	r->token_expiry_s = claims->expires_s;
 	r->end_ns = now.mono_ns + all->engine->config->challenge_timeout_s * ENGINE_NS_PER_S;
@@ -351,7 +353,8 @@ void register_on_message(struct registrations *all, const struct message *messag
 
 	if (!check_host(all, now, &refusal) ||
 	    !check_token(all, message->u.client.token, now, &claims, &refusal) ||
-	    !check_id(all, message, &claims, &refusal))
+	    !check_id(all, message, &claims, &refusal) ||
+	    !bypass_place_check(all, message, &refusal.error, refusal.reason))
 		goto refused;
 	fan_handle(handle, claims.user, claims.user_len);
 	user = users_find(all->engine->users, handle);

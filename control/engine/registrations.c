@@ -130,6 +130,7 @@ static void registration_leave(struct registrations *all, struct registration *r
 	struct registration **chain = chain_in(all, all->leaving, r->id);
 
 	registration_remove(all, r);
+	vouched_rest_place(all->engine->vouched, &r->address, r->id);
 	r->user = NULL;
 	r->next = *chain;
 	*chain = r;
@@ -425,7 +426,7 @@ static void on_record_free(void *arg, uint64_t id)
 
 	while ((r = *link) && r->id != id)
 		link = &r->next;
-	if (!r && vouched_on_free(all->engine->vouched, id))
+	if (vouched_on_free(all->engine->vouched, id) && !r)
 		return; /* no port of ours */
 	if (!r) {	/* it was ending when we started: held, never bound in this run */
 		registrations_reusable(all, id, 0);

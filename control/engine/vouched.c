@@ -38,6 +38,18 @@ void vouched_rest(struct vouched *v, uint64_t id, uint64_t mark)
 	*chain = leaving;
 }
 
+bool vouched_has_place(struct vouched *v, const struct message_address *place)
+{
+	vouched_know_places(v, UINT32_MAX);
+	return places_find(&v->places, places_mark(&v->places, place->bytes, place->port)) != 0;
+}
+
+void vouched_rest_place(struct vouched *v, const struct message_address *place, uint64_t id)
+{
+	if (v && place->family && !vouched_place_is_scoped(v->engine->config, place))
+		vouched_rest(v, id, places_mark(&v->places, place->bytes, place->port));
+}
+
 bool vouched_on_free(struct vouched *v, uint64_t id)
 {
 	struct leaving **link = v ? leaving_of(v, id) : NULL, *leaving;

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "control/engine/engine.h"
+#include "control/messages.h"
 
 #define VOUCHED_LINES_MAX 16384		     /* of one batch */
 #define VOUCHED_BODY_MAX  (4u * 1024 * 1024) /* bytes of one batch */
@@ -67,6 +68,13 @@ int vouched_revoke_rows(struct vouched *vouched, const uint8_t handle[16]);
 unsigned vouched_on_revoked(struct vouched *vouched, const uint8_t handle[16], int status);
 /* The registry has ended them. */
 void vouched_revoke_done(struct vouched *vouched);
+
+/*
+ * Registrations that name a place of their own, not of this host's scoped sockets: theirs while
+ * they stand (has_place does not look at them), and resting once they leave.
+ */
+bool vouched_has_place(struct vouched *vouched, const struct message_address *place);
+void vouched_rest_place(struct vouched *vouched, const struct message_address *place, uint64_t id);
 
 /* The registry let go of a record: true where it was a vouched one. */
 bool vouched_on_free(struct vouched *vouched, uint64_t id);

@@ -25,11 +25,18 @@ struct seen {
 	uint64_t key; /* of well-mixed bits */
 	uint32_t value;
 };
+/* A registration that names a place of its own. */
+struct registered {
+	uint64_t mark;
+	const struct user *user;
+};
 struct judging {
 	struct vouched *v;
 	struct vouched_answer *answer;
 	uint32_t uid;
 	struct seen *ids, *marks, *users; /* line; line; connections added */
+	struct registered *registered;	  /* places of registrations, in order of their marks */
+	uint32_t registered_cnt;
 	uint32_t new_users;
 	const struct vouch *item; /* under judgement */
 	struct registry_counts counts;
@@ -74,7 +81,7 @@ static bool is_own(const struct fan_config *config, const struct message_address
 	return false;
 }
 
-static bool is_scoped(const struct fan_config *config, const struct message_address *place)
+bool vouched_place_is_scoped(const struct fan_config *config, const struct message_address *place)
 {
 	if (place->port < config->port_first || place->port > config->port_last)
 		return false;
@@ -109,7 +116,7 @@ bool vouched_place_ok(const struct fan_config *config, const struct message_addr
 		wrong = "is not one host's address";
 	else if (is_own(config, place))
 		wrong = "is the engine's own address";
-	else if (is_scoped(config, place))
+	else if (vouched_place_is_scoped(config, place))
 		wrong = "lies in the range of this host's scoped sockets";
 	if (!wrong)
 		return true;
@@ -298,6 +305,44 @@ static bool judge_id(struct judging *j, struct vouch *item)
 	return true;
 }
 
+static int by_mark(const void *a, const void *b)
+{
+	uint64_t left = ((const struct registered *)a)->mark;
+	uint64_t right = ((const struct registered *)b)->mark;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Receivers that bypass the kernel stand at places that could be vouched for, too. */
+static bool collect_registered(struct judging *j)
+{
+	const struct registrations *all = j->v->engine->registrations;
+	const struct registration *r;
+	uint32_t cursor = 0;
+
+	j->registered = calloc(registrations_count(all) + 1, sizeof(*j->registered));
+	while (j->registered && (r = registrations_next(all, &cursor)))
+		if (r->address.family &&
+		    !vouched_place_is_scoped(j->v->engine->config, &r->address))
+			j->registered[j->registered_cnt++] = (struct registered){
+				places_mark(&j->v->places, r->address.bytes, r->address.port),
+				r->user};
+	if (j->registered_cnt)
+		qsort(j->registered, j->registered_cnt, sizeof(*j->registered), by_mark);
+	return j->registered ? true : refuse(j, 500, "internal", "out of memory");
+}
+
+static bool judge_registered(struct judging *j, const struct vouch *item)
+{
+	const struct registered wanted = {.mark = item->mark}, *found;
+
+	if (!j->registered_cnt)
+		return true;
+	found = bsearch(&wanted, j->registered, j->registered_cnt, sizeof(wanted), by_mark);
+	return !found || refuse_foreign(j, found->user->handle, "address_taken",
+					"a subscriber has this address and port");
+}
+
 /* The place: nobody's, and not on its way out of the table; or this connection's own. */
 static bool judge_place(struct judging *j, struct vouch *item)
 {
@@ -389,7 +434,8 @@ static bool judge(struct judging *j, struct vouch *item)
 		audit_refusal(j, NULL);
 		return false;
 	}
-	if (!judge_twice(j, item) || !judge_id(j, item) || !judge_place(j, item))
+	if (!judge_twice(j, item) || !judge_id(j, item) || !judge_place(j, item) ||
+	    !judge_registered(j, item))
 		return false;
 	if (item->fate == FATE_KEEP) {
 		j->v->work.answer.unchanged++;
@@ -412,6 +458,8 @@ static bool judge_all(struct judging *j)
 	registry_counts(v->engine->registry, &j->counts);
 	j->socket_cnt = registrations_count(v->engine->registrations);
 	nexthops_bulk_begin(v->engine->nexthops);
+	if (!collect_registered(j))
+		return false;
 	for (uint32_t i = 0; i < work->cnt; i++)
 		if (!judge(j, &work->items[i]))
 			return false;
@@ -539,6 +587,7 @@ bool vouched_batch_take(struct vouched *v, char *body, size_t len, uint32_t uid,
 		free(v->work.items);
 		v->work = (struct work){.cnt = 0};
 	}
+	free(j.registered);
 	free(j.ids);
 	free(j.marks);
 	free(j.users);

@@ -114,6 +114,8 @@ bool vouched_batch_take(struct vouched *v, char *body, size_t len, uint32_t uid,
 /* Whether a place may be vouched for at all; or a sentence. */
 bool vouched_place_ok(const struct fan_config *config, const struct message_address *address,
 		      char why[256]);
+/* Whether it is in the range of this host's scoped sockets. */
+bool vouched_place_is_scoped(const struct fan_config *config, const struct message_address *place);
 void vouched_rules(const struct fan_config *config, uint8_t rules[FAN_HANDLE_LEN]);
 
 /* ---- vouched_load.c ---- */
