@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Two sets of figures beside each other: what got better, what got worse, and whether that is more than noise."""
+import math
 import pathlib
 import re
 import shutil
@@ -37,9 +38,9 @@ def save(name, source):
 
 def _gain(old, new):
     """Part by which the median got better; negative: worse."""
-    if not old["median"]:
-        return 0.0
-    change = (new["median"] - old["median"]) / abs(old["median"])
+    change = new["median"] - old["median"]
+    if change:
+        change = change / abs(old["median"]) if old["median"] else math.copysign(math.inf, change)
     return change if new["better"] == "more" else -change
 
 
@@ -102,7 +103,7 @@ def table(rows, everything=False):
         one = new or old
         was = results.amount(old["median"], old["unit"]) if old else "-"
         now = results.amount(new["median"], new["unit"]) if new else "-"
-        by = f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'}" if gain is not None else verdict
+        by = verdict if gain is None or math.isinf(gain) else f"{abs(gain):.1%} {'better' if gain >= 0 else 'worse'}"
         lines.append(f"{verdict:6} {by:>14}  {was:>18} -> {now:<18} {scenario}: {one['name']} {results.label_text(one['labels'])}")
     return lines
 

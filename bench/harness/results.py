@@ -82,6 +82,8 @@ SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def amount(value, unit, told=True):
     """12.3 M copies/s, 59.4 ns, 1.52 x: three digits that mean something. told: with its unit."""
+    if unit == "share":
+        return f"{value:.2%}"
     scale, prefix = 1.0, ""
     if unit.endswith("/s") or unit in ("bit/s", "bytes", "Hz"):
         scale, prefix = next(((s, p) for s, p in SCALES if abs(value) >= s), (1.0, ""))

@@ -17,6 +17,8 @@ def verdicts(old, new, threshold=0.1):
     ([100, 101, 102], [120, 121, 122], "more", "better"),
     ([100, 101, 102], [80, 81, 82], "less", "better"),
     ([100, 101, 102], [120, 121, 122], "less", "worse"),
+    ([0, 0, 0], [0, 0, 0], "less", "same"),
+    ([0, 0, 0], [0.01, 0.02, 0.03], "less", "worse"),  # none was lost before
     ([100, 101, 102], [95, 96, 97], "more", "same"),  # within the threshold
     ([70, 100, 130], [80, 81, 82], "more", "same"),  # 19 % less, but the old runs vary as much
     ([100, 101, 102], [60, 80, 105], "more", "same"),  # the new ones do
