@@ -22,7 +22,7 @@ def _names(labels):
 def _series_name(labels, names):
     """fan-out 3, users 1 M; a label that says what it is by itself stands alone."""
     values = [(name, labels[name]) for name in names if name in labels]
-    return ", ".join(f"{results.word(name)} {svg.compact(value)}" if isinstance(value, (int, float)) else str(value)
+    return ", ".join(f"{results.word(name)} {svg.compact(value)}" if isinstance(value, (int, float)) else results.word(str(value))
                      for name, value in values)
 
 

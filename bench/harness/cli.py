@@ -87,8 +87,15 @@ def do_report(options, words):
 def do_docs(options, words):
     if words:
         raise ValueError(f"docs wants no further words, not {' '.join(words)}")
-    for path in docs.write(results.load(options.output), scenarios(), targets.load()):
+    found = results.load(options.output)
+    quick = [name for name, result in found.items() if result["quick"]]
+    if quick:
+        raise ValueError(f"quick runs are too rough for the pages: {', '.join(quick)} in {_shown(options.output)}")
+    written = docs.write(found, scenarios(), targets.load())
+    for path in written:
         print(f"figures written into {_shown(path)}")
+    if not written:
+        print("the pages say what was measured already")
     return 0
 
 

@@ -5,20 +5,20 @@ import re
 from . import charts, model, results, targets
 from .machine import ROOT
 
-PAGES = ("docs/benchmarks.md", "README.md")
+PAGES = {"docs/benchmarks.md": "images", "README.md": "docs/images"}  # each with the way from it to the images
 IMAGES = ROOT / "docs/images"
-BLOCK = re.compile(r"(<!-- figures: ([\w ]+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.S)
 
 
-def rewrite(text, found, wanted):
-    """The page with its blocks filled; ValueError where a block has no source."""
+def rewrite(text, found, wanted, images="images"):
+    """The page with its blocks filled from {scenario: result} and the targets."""
     def fill(match):
-        return match.group(1) + block(match.group(2).split(), found, wanted) + "\n" + match.group(3)
+        return match.group(1) + block(match.group(2).split(), found, wanted, images) + "\n" + match.group(3)
     return BLOCK.sub(fill, text)
 
 
-def block(words, found, wanted):
-    """targets | machine | workers | SCENARIO [MEASURE]"""
+def block(words, found, wanted, images="images"):
+    """targets | machine | workers | chart SCENARIO IMAGE TITLE... | SCENARIO [MEASURE...]"""
     kind = words[0]
     if kind == "targets":
         return target_table(found, wanted)
@@ -26,6 +26,8 @@ def block(words, found, wanted):
         return machine_text(found)
     if kind == "workers":
         return model.text(found)
+    if kind == "chart":
+        return f"![{' '.join(words[3:])}]({images}/{words[2]}.svg)" if words[1] in found else f"Not measured yet: `./dev bench {words[1]}`."
     result = found.get(kind)
     if result is None:
         return f"Not measured yet: `./dev bench {kind}`."
@@ -84,20 +86,20 @@ def machine_text(found):
 
 def write(found, modules, wanted):
     """Rewrites pages and images from {scenario: result}; the paths that were written."""
-    written = []
-    for name in PAGES:
-        path = ROOT / name
-        text = path.read_text()
-        new = rewrite(text, found, wanted)
-        if new != text:
-            path.write_text(new)
-            written.append(path)
+    written = [path for name, images in PAGES.items() if _update(path := ROOT / name, rewrite(path.read_text(), found, wanted, images))]
     IMAGES.mkdir(exist_ok=True)
     for scenario, module in modules.items():
         for chart in getattr(module, "CHARTS", ()):
             drawn = charts.draw(found[scenario], chart, alone=True) if "image" in chart and scenario in found else None
-            if drawn:
-                path = IMAGES / f"{chart['image']}.svg"
-                path.write_text(drawn + "\n")
+            path = IMAGES / f"{chart.get('image')}.svg"
+            if drawn and _update(path, drawn + "\n"):
                 written.append(path)
     return written
+
+
+def _update(path, text):
+    """Writes it where it says something else; whether it did."""
+    if path.exists() and path.read_text() == text:
+        return False
+    path.write_text(text)
+    return True

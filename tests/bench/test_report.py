@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The report and the pages' tables: every figure is in them, nothing is loaded from elsewhere, and charts are well-formed."""
+import json
 import re
+import subprocess
 import types
 import xml.etree.ElementTree as xml
 
 import pytest
 
-from conftest import result
+from conftest import ROOT, result
 from harness import charts, docs, model, report, svg
 
 FIGURES = [("rate", {"fanout": fanout, "users": users, "with": peer}, [fanout * 1e6, fanout * 2e6, fanout * 3e6])
@@ -72,6 +74,32 @@ def test_blocks_of_a_page_are_rewritten_and_nothing_else(made):
     assert "| 16 | 4,000,000 | ours | **32.00 M copies/s** | 16.00 M copies/s to 48.00 M copies/s |" in new
     assert "Not measured yet: `./dev bench table`." in new
     assert docs.rewrite(new, {"core": made}, []) == new
+
+
+def test_a_page_shows_a_chart_once_it_was_measured(made):
+    text = "<!-- figures: chart core some-chart How fast it is -->\n<!-- end -->"
+    assert "![How fast it is](docs/images/some-chart.svg)" in docs.rewrite(text, {"core": made}, [], "docs/images")
+    assert "Not measured yet: `./dev bench core`." in docs.rewrite(text, {}, [])
+
+
+def committed(path):
+    """A file as it was committed last."""
+    return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_pages_claim_what_the_committed_files_say():
+    """No figure is typed: what stands between the marks is what `./dev bench docs` makes of bench/results."""
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip("no git checkout: which files are committed is not known")
+    names = subprocess.run(["git", "ls-tree", "--name-only", "HEAD", "bench/results/"], cwd=ROOT, capture_output=True, text=True,
+                           check=True).stdout.split()
+    found = {made["scenario"]: made for made in (json.loads(committed(name)) for name in names if name.endswith(".json"))}
+    wanted = json.loads(committed("bench/targets.json"))
+    for page, images in docs.PAGES.items():
+        text = committed(page)
+        assert docs.rewrite(text, found, wanted, images) == text, f"{page}: ./dev bench docs"
+        for image in re.findall(rf"\]\({images}/([\w-]+\.svg)\)", text):
+            assert committed(f"docs/images/{image}").startswith("<svg"), image
 
 
 def test_cores_for_a_line_rate():
