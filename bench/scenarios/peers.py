@@ -64,7 +64,7 @@ def open_programs(bench, case):
     shape = [word for name, value in case.items() for word in (f"--{name}", value)] + ["--core", cpu]
     programs = [(FANWIRE, bench.program("fanwire-bench-core", "--mode", "whole,fanout", *shape, cpu=cpu))]
     programs += [(name, bench.program("fanwire-bench-multicast", "--way", way, *shape, cpu=cpu)) for name, way in SAMPLES.items()]
-    path = bench.need_command("dpdk-testpmd", "dpdk")
+    path = bench.need_command("dpdk-testpmd", "dpdk-dev")
     for name, mode in ((TXONLY, "txonly"), (MACSWAP, "macswap")):
         program = Testpmd(path, mode, HEADERS + case["payload"], cpu, other, f"{mode}-{case['fanout']}-{case['payload']}")
         bench.on_exit(program.close)
