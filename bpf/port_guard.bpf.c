@@ -59,7 +59,7 @@ static __always_inline int in_range(const struct guard_config *config, __u32 por
 
 static __always_inline int is_scoped(__u64 cookie)
 {
-	return bpf_map_lookup_elem(&scopes, &cookie) != 0;
+	return slot_of(cookie) || bpf_map_lookup_elem(&scopes, &cookie);
 }
 
 static __always_inline int guard_bind(struct bpf_sock_addr *ctx)

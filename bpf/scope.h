@@ -29,6 +29,14 @@ struct scope_entry {
 	__u64 cookie_again;
 };
 
+/*
+ * Array `scope_slots`: the scopes of `scopes` once more, where no call and no hash is needed to
+ * find them. That of a cookie stands at index cookie % SCOPE_SLOT_CNT, or, where another cookie's
+ * stands there, in `scopes` alone. User space maps it and writes each entry in place: cookies to 0,
+ * the scope, the cookies again, in this order. What `scopes` has not, a slot never has.
+ */
+#define SCOPE_SLOT_CNT 65536
+
 /* Index of per-CPU array `verdicts`: packets by outcome of scope_filter. */
 enum scope_verdict {
 	SCOPE_ACCEPTED = 0,

@@ -97,16 +97,10 @@ static __noinline int note_foreign(struct __sk_buff *skb, const struct header *h
 	return 0;
 }
 
-static __always_inline int is_entry_of(const struct scope_entry *entry, __u64 cookie)
-{
-	return *(volatile __u64 *)&entry->cookie_again == cookie &&
-	       *(volatile __u64 *)&entry->cookie == cookie;
-}
-
 /*
- * What of the scope the packet is judged by. Each is read once, and cookie_again after all of them,
- * so one packet is judged by one scope, and a scope that was replaced by another socket's on the
- * way is seen.
+ * What of the scope the packet is judged by. Each is read once, between the cookies, so one packet
+ * is judged by one scope, and an entry that was written or given to another socket on the way is
+ * seen: whoever writes one takes the cookies away first and puts them back last.
  */
 static __always_inline int scope_read(const struct scope_entry *entry, __u64 cookie,
 				      __u8 key_generation, struct scope_read *read)
@@ -114,6 +108,8 @@ static __always_inline int scope_read(const struct scope_entry *entry, __u64 coo
 	const volatile struct scope *scope = &entry->scope;
 	const volatile __u64 *key = scope->tag_key;
 
+	if (*(volatile __u64 *)&entry->cookie != cookie)
+		return -1;
 	read->handle[0] = *(const volatile __u64 *)&scope->handle[0];
 	read->handle[1] = *(const volatile __u64 *)&scope->handle[8];
 	read->user_generation = scope->user_generation;
@@ -125,7 +121,10 @@ static __always_inline int scope_read(const struct scope_entry *entry, __u64 coo
 	read->key[0] = key[0];
 	read->key[1] = key[1];
 	asm volatile("" ::: "memory");
-	return is_entry_of(entry, cookie) ? 0 : -1;
+	return *(volatile __u64 *)&entry->cookie_again == cookie &&
+			       *(volatile __u64 *)&entry->cookie == cookie
+		       ? 0
+		       : -1;
 }
 
 /* What the header says, against the length of the datagram and what this filter knows. */
@@ -163,12 +162,14 @@ static __always_inline __u32 judge_scope(struct __sk_buff *skb, struct header *h
 static __always_inline __u32 judge(struct __sk_buff *skb)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
-	struct scope_entry *entry = bpf_map_lookup_elem(&scopes, &cookie);
+	struct scope_entry *entry = slot_of(cookie);
 	struct scope_read scope;
 	struct header header; /* not set to zero: only what was loaded is read */
 	__u32 verdict;
 
-	if (!entry || !is_entry_of(entry, cookie))
+	if (!entry)
+		entry = bpf_map_lookup_elem(&scopes, &cookie);
+	if (!entry)
 		return SCOPE_DROP_NO_SCOPE;
 	if (skb->gso_segs > 1 || skb->gso_size) /* injected ones may leave gso_segs at 0 */
 		return SCOPE_DROP_SUPER_PACKET;
@@ -178,8 +179,11 @@ static __always_inline __u32 judge(struct __sk_buff *skb)
 	verdict = judge_form(skb, &header);
 	if (verdict != SCOPE_ACCEPTED)
 		return verdict;
-	if (scope_read(entry, cookie, header.key_generation, &scope))
-		return SCOPE_DROP_NO_SCOPE;
+	if (scope_read(entry, cookie, header.key_generation, &scope)) {
+		entry = bpf_map_lookup_elem(&scopes, &cookie); /* the slot is being written */
+		if (!entry || scope_read(entry, cookie, header.key_generation, &scope))
+			return SCOPE_DROP_NO_SCOPE;
+	}
 	return judge_scope(skb, &header, &scope);
 }
 

@@ -134,7 +134,7 @@ static void config_fill(struct guard_config *to, const struct fan_config *from)
 	}
 }
 
-static int guard_load(struct guard *guard, int scopes_fd, char why[1024])
+static int guard_load(struct guard *guard, int scopes_fd, int slots_fd, char why[1024])
 {
 	struct port_guard_bpf *skel;
 	__u32 zero = 0;
@@ -147,6 +147,8 @@ static int guard_load(struct guard *guard, int scopes_fd, char why[1024])
 		goto fail;
 	}
 	result = bpf_map__reuse_fd(skel->maps.scopes, scopes_fd);
+	if (!result)
+		result = bpf_map__reuse_fd(skel->maps.scope_slots, slots_fd);
 	if (!result)
 		result = pin_adopt_map(skel->maps.guards, guard->dir);
 	if (!result)
@@ -170,7 +172,8 @@ fail:
 	return result;
 }
 
-int guard_open(struct guard *guard, const struct fan_config *config, int scopes_fd, char why[1024])
+int guard_open(struct guard *guard, const struct fan_config *config, int scopes_fd, int slots_fd,
+	       char why[1024])
 {
 	int cgroup_fd, result = 0;
 
@@ -181,7 +184,7 @@ int guard_open(struct guard *guard, const struct fan_config *config, int scopes_
 	cgroup_fd = cgroup_open(guard, config, why);
 	if (cgroup_fd < 0)
 		return cgroup_fd;
-	result = guard_load(guard, scopes_fd, why);
+	result = guard_load(guard, scopes_fd, slots_fd, why);
 	for (unsigned i = 0; i < GUARD_HOOK_CNT && !result; i++) {
 		result = hook_attach(guard, cgroup_fd, i);
 		if (result)

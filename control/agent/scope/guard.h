@@ -27,10 +27,12 @@ struct guard {
 };
 
 /*
- * Loads the programs over the given `scopes` map and links them to the cgroup v2 root, or puts them
- * in place of the old ones behind the pinned links, without a gap. `why` says what failed.
+ * Loads the programs over the given `scopes` and `scope_slots` maps and links them to the cgroup v2
+ * root, or puts them in place of the old ones behind the pinned links, without a gap. `why` says
+ * what failed.
  */
-int guard_open(struct guard *guard, const struct fan_config *config, int scopes_fd, char why[1024]);
+int guard_open(struct guard *guard, const struct fan_config *config, int scopes_fd, int slots_fd,
+	       char why[1024]);
 void guard_close(struct guard *guard); /* the pinned links stay */
 /* Unpins and thereby detaches. 0 also where there is none. */
 int guard_remove(const char *bpf_dir);

@@ -14,14 +14,17 @@
 #include "control/agent/scope/netns.h"
 #include "control/agent/scope/pins.h"
 #include "control/agent/scope/scope_probe.h"
+#include "control/agent/scope/slots.h"
 #include "scope_filter.skel.h"
 
 #define SCOPE_SLACK 1024 /* ended sockets and those in the making, beside max_connections */
 #define FILTER_PIN  "scope_filter"
+#define SLOTS_PIN   "scope_slots"
 
 struct scope_maps {
 	const struct fan_config *config;
 	struct scope_filter_bpf *skel;
+	struct slots slots;
 	struct guard guard;
 	bool guarded;
 	struct scope_walls seen; /* as they were when last looked at */
@@ -34,6 +37,11 @@ struct scope_maps {
 static int scopes_fd(const struct scope_maps *maps)
 {
 	return bpf_map__fd(maps->skel->maps.scopes);
+}
+
+static int slots_fd(const struct scope_maps *maps)
+{
+	return bpf_map__fd(maps->skel->maps.scope_slots);
 }
 
 /* Next key of the map after `key` (NULL: the first). */
@@ -85,7 +93,7 @@ static int pinned_guard_config(const char *dir, struct guard_config *pinned)
 
 static int pins_remove_all(const char *dir)
 {
-	static const char *const names[] = {"scopes", "verdicts", "foreign", FILTER_PIN};
+	static const char *const names[] = {"scopes", SLOTS_PIN, "verdicts", "foreign", FILTER_PIN};
 	int result = guard_remove(dir), one;
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -104,7 +112,8 @@ static int pins_reconcile(struct scope_maps *maps, int adopted, char why[1024])
 	const char *dir = maps->config->bpf_dir;
 	struct guard_config pinned = {0};
 	uint32_t cnt = pinned_scope_cnt(dir);
-	char misfit[192] = "limits.max_connections is larger now, or they are of another version";
+	char misfit[192] = "limits.max_connections is larger now, a pin is missing, or they are of "
+			   "another version";
 
 	if (!cnt)
 		return pins_remove_all(dir);
@@ -139,11 +148,36 @@ static int pinned_range_check(const struct fan_config *config)
 		       : -ERANGE;
 }
 
+/*
+ * -EPROTO: one of the two is pinned without the other. Sockets that live would go on by slots that
+ * are out of reach, so that no end of a scope would reach them.
+ */
+static int pinned_pair_check(const char *dir)
+{
+	int scopes = pin_get(dir, "scopes"), slots = pin_get(dir, SLOTS_PIN), result = 0;
+
+	if (scopes < 0 && scopes != -ENOENT)
+		result = scopes;
+	else if (slots < 0 && slots != -ENOENT)
+		result = slots;
+	else if ((scopes < 0) != (slots < 0))
+		result = -EPROTO;
+	if (scopes >= 0)
+		close(scopes);
+	if (slots >= 0)
+		close(slots);
+	return result;
+}
+
 static int filter_adopt(struct scope_maps *maps)
 {
 	const char *dir = maps->config->bpf_dir;
 	int result = pinned_range_check(maps->config);
 
+	if (!result)
+		result = pinned_pair_check(dir);
+	if (!result)
+		result = pin_adopt_map(maps->skel->maps.scope_slots, dir);
 	if (!result)
 		result = pin_adopt_map(maps->skel->maps.scopes, dir);
 	if (!result)
@@ -169,6 +203,8 @@ static int filter_pin(struct scope_maps *maps)
 	const char *dir = maps->config->bpf_dir;
 	int result = pin_put(scopes_fd(maps), dir, "scopes");
 
+	if (!result)
+		result = pin_put(slots_fd(maps), dir, SLOTS_PIN);
 	if (!result)
 		result = pin_put(bpf_map__fd(maps->skel->maps.verdicts), dir, "verdicts");
 	if (!result)
@@ -199,6 +235,8 @@ static int filter_load(struct scope_maps *maps, char why[1024])
 			goto fail;
 	}
 	result = scope_filter_bpf__load(maps->skel);
+	if (!result)
+		result = slots_open(&maps->slots, slots_fd(maps));
 	if (result)
 		goto fail;
 	result = filter_pin(maps);
@@ -220,7 +258,7 @@ static int guard_start(struct scope_maps *maps, char why[1024])
 
 	if (!maps->config->port_guard)
 		return guard_remove(maps->config->bpf_dir);
-	result = guard_open(&maps->guard, maps->config, scopes_fd(maps), why);
+	result = guard_open(&maps->guard, maps->config, scopes_fd(maps), slots_fd(maps), why);
 	maps->guarded = !result;
 	return result;
 }
@@ -269,6 +307,7 @@ void scope_maps_close(struct scope_maps *maps)
 		return;
 	if (maps->guarded)
 		guard_close(&maps->guard);
+	slots_close(&maps->slots);
 	scope_filter_bpf__destroy(maps->skel);
 	if (maps->netns_fd >= 0)
 		close(maps->netns_fd);
@@ -277,10 +316,26 @@ void scope_maps_close(struct scope_maps *maps)
 	free(maps);
 }
 
+static void pinned_slots_clear(const char *dir)
+{
+	int fd = pin_get(dir, SLOTS_PIN);
+	struct slots slots;
+
+	if (fd < 0)
+		return;
+	if (!slots_open(&slots, fd)) {
+		slots_clear(&slots);
+		slots_close(&slots);
+	}
+	close(fd);
+}
+
 static void scopes_clear(const char *dir)
 {
 	int fd = pin_get(dir, "scopes");
 	uint64_t key;
+
+	pinned_slots_clear(dir);
 
 	/* Sockets that live on keep the map: without scopes they receive nothing for ever. */
 	while (fd >= 0 && key_next(fd, NULL, &key))
@@ -322,17 +377,19 @@ int scope_set(struct scope_maps *maps, uint64_t cookie, const struct scope *scop
 {
 	struct scope_entry entry = {cookie, *scope, cookie};
 
-	if (!bpf_map_update_elem(scopes_fd(maps), &cookie, &entry, BPF_NOEXIST)) {
+	slots_del(&maps->slots, cookie);
+	if (!bpf_map_update_elem(scopes_fd(maps), &cookie, &entry, BPF_NOEXIST))
 		maps->scope_cnt++;
-		return 0;
-	}
-	if (errno != EEXIST)
+	else if (errno != EEXIST ||
+		 bpf_map_update_elem(scopes_fd(maps), &cookie, &entry, BPF_EXIST))
 		return -errno;
-	return bpf_map_update_elem(scopes_fd(maps), &cookie, &entry, BPF_EXIST) ? -errno : 0;
+	slots_set(&maps->slots, cookie, scope);
+	return 0;
 }
 
 int scope_del(struct scope_maps *maps, uint64_t cookie)
 {
+	slots_del(&maps->slots, cookie);
 	if (bpf_map_delete_elem(scopes_fd(maps), &cookie))
 		return -errno;
 	maps->scope_cnt--;

@@ -164,9 +164,9 @@ static int killed_with_scoped_socket(uint64_t *cookie)
 
 Test(scope_maps, after_kill_9_all_is_taken_up_again)
 {
-	static const char *const names[] = {"scopes",	   "verdicts",	    "foreign",
-					    "guards",	   "guard_config",  "guard_bind4",
-					    "guard_bind6", "guard_ingress", "guard_egress"};
+	static const char *const names[] = {
+		"scopes",	"scope_slots", "verdicts",    "foreign",       "guards",
+		"guard_config", "guard_bind4", "guard_bind6", "guard_ingress", "guard_egress"};
 	enum { NAME_CNT = sizeof(names) / sizeof(names[0]) };
 	uint32_t ids[NAME_CNT];
 	uint64_t cookie;
@@ -399,12 +399,12 @@ Test(scope_maps, a_start_without_descriptors_removes_nothing)
 Test(scope_maps, removed_pins_are_put_back)
 {
 	host_open(&host);
-	host_run("rm " PIN_DIR "scopes " PIN_DIR "scope_filter " PIN_DIR "guard_bind4 " PIN_DIR
-		 "guards");
+	host_run("rm " PIN_DIR "scopes " PIN_DIR "scope_slots " PIN_DIR "scope_filter " PIN_DIR
+		 "guard_bind4 " PIN_DIR "guards");
 	cr_assert_not(is_pinned("scopes"));
 	expect_walls(WALL_ON, WALL_ON, "");
-	cr_assert(is_pinned("scopes") && is_pinned("scope_filter") && is_pinned("guard_bind4") &&
-		  is_pinned("guards"));
+	cr_assert(is_pinned("scopes") && is_pinned("scope_slots") && is_pinned("scope_filter") &&
+		  is_pinned("guard_bind4") && is_pinned("guards"));
 }
 
 Test(scope_maps, a_wall_fails_where_pins_cannot_be_put_back)
@@ -427,6 +427,22 @@ Test(scope_maps, another_layout_is_refused_while_in_use_and_replaced_when_not)
 	host_fini(&host);
 	host.config.max_connections *= 8;
 	host_open(&host);
+	expect_walls(WALL_ON, WALL_ON, "");
+	close(fd);
+}
+
+/* The socket's filter would go on by slots that nobody reaches: its scope could not be ended. */
+Test(scope_maps, slots_out_of_reach_are_refused_while_in_use_and_replaced_when_not)
+{
+	uint64_t cookie;
+	int fd = killed_with_scoped_socket(&cookie);
+
+	host_run("rm " PIN_DIR "scope_slots");
+	expect_refused(EPROTO, "a pin is missing");
+	host_run("rm " PIN_DIR "scopes");
+	host_open(&host);
+	cr_assert_eq(scope_cnt(host.maps), 0);
+	cr_assert_eq(scope_get(host.maps, cookie, &(struct scope){0}), -ENOENT);
 	expect_walls(WALL_ON, WALL_ON, "");
 	close(fd);
 }
