@@ -159,7 +159,7 @@ class Bench:
         """Records that a figure could not be had here, and why."""
         self._result["skipped"].append({"name": name, "labels": dict(labels), "why": str(why)})
         if self._progress:
-            self._progress.line(f"  {name} {results.label_text(labels)}: skipped: {why}".replace("  :", ":"))
+            self._progress.line(f"  {' · '.join(filter(None, (name, results.label_text(labels))))}: skipped: {why}")
 
     def progress(self, text):
         if self._progress:

@@ -2,6 +2,7 @@
 """Huge pages of our own: added to what there is, and given back, so that others who use some are not disturbed."""
 import contextlib
 import fcntl
+import os
 import pathlib
 
 from .errors import Skip
@@ -46,6 +47,8 @@ def _add(pages):
 @contextlib.contextmanager
 def hugepages(mb, ledger):
     """As many megabytes of huge pages as asked for, for the duration; Skip where the machine has them not."""
+    if os.geteuid() != 0:
+        raise Skip("huge pages can be had by root only: run it with sudo")
     info = meminfo()
     pages = -(-mb * 1024 // info["Hugepagesize"])
     if info["MemAvailable"] < mb * 1024 * 1.05 + 256 * 1024:
@@ -55,7 +58,7 @@ def hugepages(mb, ledger):
             came = _add(pages)
             ledger.add("hugepages", came)
     except OSError as error:
-        raise Skip(f"huge pages cannot be had ({error}): run it as root") from error
+        raise Skip(f"huge pages cannot be had: {error}") from error
     try:
         if came < pages:
             raise Skip(f"it needs {pages} huge pages more and the kernel found {came}: reboot, or end what takes memory")

@@ -25,6 +25,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
     made = Kernel(10, 100)
+    monkeypatch.setattr(hugepages.os, "geteuid", lambda: 0)
     monkeypatch.setattr(hugepages, "COUNT", made)
     monkeypatch.setattr(hugepages, "COMPACT", tmp_path / "compact")
     monkeypatch.setattr(hugepages, "LOCK", tmp_path / "lock")
@@ -62,6 +63,13 @@ def test_huge_pages_beyond_the_memory_are_not_even_tried(kernel, pages):
     with pytest.raises(Skip, match="8192 MiB are free"), hugepages.hugepages(9000, pages):
         pytest.fail("it ran without its huge pages")
     assert kernel.count == 10 and not (hugepages.COMPACT).exists()
+
+
+def test_huge_pages_without_root_say_what_to_do(kernel, pages, monkeypatch):
+    monkeypatch.setattr(hugepages.os, "geteuid", lambda: 1000)
+    with pytest.raises(Skip, match="sudo"), hugepages.hugepages(2, pages):
+        pytest.fail("it ran without its huge pages")
+    assert kernel.count == 10
 
 
 def test_the_machine_is_described():
