@@ -4,8 +4,6 @@
  * under the session's key and sent to the session's registered address, never to where a packet
  * claims to come from.
  */
-#include <rte_ip.h>
-
 #include "dataplane/send.h"
 #include "dataplane/session.h"
 
@@ -19,7 +17,7 @@ struct ack {
 	uint64_t id; /* of the session */
 	struct fan_session_state *state;
 	unsigned cnt;
-	uint8_t bytes[ACK_MAX];
+	uint8_t bytes[ACK_MAX + KERNEL_SLACK];
 };
 
 /* The counter is stored before anything is sealed under it: no nonce is used twice, whatever dies.
@@ -50,7 +48,7 @@ static void ack_send(struct worker *w, struct ack *ack)
 	fan_nonce(nonce, FAN_DIRECTION_ACK, header.counter);
 	IMB_AES256_GCM_ENC(w->crypto, session_key(w, ack->session, ack->id), &context, body, body,
 			   body_len, nonce, ack->bytes, FAN_ACK_LEN, body + body_len, FAN_TAG_LEN);
-	send_datagram(w, &to, ack->bytes, len, rte_raw_cksum(ack->bytes, len), SENT_ACK);
+	send_datagram(w, &to, ack->bytes, len, w->plane->kernels->sum(ack->bytes, len), SENT_ACK);
 	ack->cnt = 0;
 }
 

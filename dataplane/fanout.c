@@ -1,64 +1,110 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dataplane/fanout.h"
 
-#include <rte_ip.h>
 #include <rte_prefetch.h>
 
 #include "common/wire/handle.h"
+#include "dataplane/frame.h"
 #include "dataplane/handover.h"
 #include "dataplane/send.h"
 
-#define PREFETCH_AHEAD 3
+/* ---- copies ---- */
 
-void fanout_emit(struct worker *w, uint8_t *image, const struct fan_delivery *delivery,
-		 const uint8_t tag_key[16], const struct fan_endpoint *endpoints, unsigned cnt,
-		 uint16_t kind)
+/* What the copies' mbufs hold besides their frames. */
+static void mbuf_fields(struct kernel_emit *event)
 {
-	uint16_t len = (uint16_t)(FAN_DELIVERY_LEN + delivery->payload_len);
-	uint16_t sum;
+	const struct rte_mbuf mbuf = {
+		.data_off = RTE_PKTMBUF_HEADROOM,
+		.refcnt = 1,
+		.nb_segs = 1,
+		.port = RTE_MBUF_PORT_INVALID,
+		.pkt_len = event->len,
+		.data_len = (uint16_t)event->len,
+	};
 
-	fan_delivery_encode(image, delivery);
-	fan_filter_tag(image, tag_key);
-	sum = rte_raw_cksum(image, len);
-	for (unsigned i = 0; i < cnt; i++) {
-		const struct fan_endpoint *endpoint = &endpoints[i];
-		const struct destination to = {
-			.address = endpoint->address,
-			.nexthop = fan_endpoint_nexthop(endpoint),
-			.port = endpoint->port,
-			.family = fan_endpoint_family(endpoint),
-		};
+	memcpy(event->mbuf, &mbuf.rearm_data, sizeof(event->mbuf));
+}
 
-		if (i + PREFETCH_AHEAD < cnt)
-			rte_prefetch0(endpoint + PREFETCH_AHEAD);
-		if (unlikely(memcmp(endpoint->handle, delivery->handle, FAN_HANDLE_LEN) != 0))
+/* As many as go the way of the first endpoint; returns how many of the endpoints are done with. */
+static unsigned emit_run(struct worker *w, struct kernel_emit *event,
+			 const struct fan_endpoint *endpoints, unsigned cnt, uint16_t kind)
+{
+	unsigned done = 0, made;
+
+	do {
+		unsigned room = send_room(w);
+
+		if (unlikely(room == 0)) {
+			COUNT_N(w, drop_no_mbuf, cnt - done);
+			return cnt;
+		}
+		room = RTE_MIN(room, cnt - done);
+		made = w->plane->kernels->emit(event, endpoints + done, room, w->tx + w->tx_cnt);
+		if (made)
+			send_made(w, made, (uint16_t)event->len, kind);
+		done += made;
+		if (made < room)
+			break;
+	} while (done < cnt);
+	return done;
+}
+
+/* One copy of the image to each of the endpoints. The frames' headers go right before it. */
+static void emit(struct worker *w, uint8_t *image, uint16_t len,
+		 const struct fan_endpoint *endpoints, unsigned cnt, uint16_t kind)
+{
+	const uint8_t *handle = image + FAN_DELIVERY_HANDLE_OFF;
+	uint16_t sum = w->plane->kernels->sum(image, len);
+	struct kernel_emit event;
+
+	memcpy(event.handle, handle, sizeof(event.handle));
+	while (cnt) {
+		const struct frame_template *template = NULL;
+		unsigned done = 1; /* what cannot be sent is left out, one by one */
+
+		if (unlikely(memcmp(endpoints->handle, handle, FAN_HANDLE_LEN) != 0))
 			COUNT(w, drop_endpoint_foreign);
 		else
-			send_datagram(w, &to, image, len, sum, kind);
+			template = frame_template_get(w, fan_endpoint_nexthop(endpoints),
+						      fan_endpoint_family(endpoints), len);
+		if (likely(template)) {
+			event.frame = image - template->len;
+			event.len = template->len + len;
+			event.hop = endpoints->hop;
+			frame_begin(image - template->len, template, len, sum, &event.ip_sum,
+				    &event.udp_sum);
+			mbuf_fields(&event);
+			done = emit_run(w, &event, endpoints, cnt, kind);
+		}
+		endpoints += done;
+		cnt -= done;
 	}
 }
 
-/* A block that lies outside the region reads as no endpoints: it is counted, never followed. */
-static const struct fan_endpoint *endpoints_get(struct worker *w, const struct fan_group *group,
-						uint32_t *cnt)
-{
-	const struct fan_endpoint *endpoints = fan_group_endpoints(&w->plane->table, group, cnt);
+/* ---- events ---- */
 
-	if (unlikely(*cnt == 0) &&
+/* A block that lies outside the region reads as no endpoints: it is counted, never followed. */
+static struct block block_get(struct worker *w, const struct fan_group *group)
+{
+	struct block block;
+
+	block.endpoints = fan_group_endpoints(&w->plane->table, group, &block.cnt);
+	if (unlikely(block.cnt == 0) &&
 	    (__atomic_load_n(&group->endpoints, __ATOMIC_RELAXED) & FAN_ENDPOINT_CNT_MAX))
 		COUNT(w, drop_endpoint_range);
-	return endpoints;
+	return block;
 }
 
 /* The payload stays where it was opened; the header goes right before it, over what has been read.
  */
-static void fanout_event(struct worker *w, unsigned idx)
+static uint8_t *image_of(const struct packet *packet)
 {
-	struct packet *packet = packet_of(w->events[idx]);
+	return packet->wire + FAN_PUBLISH_LEN - FAN_DELIVERY_LEN;
+}
+
+static void header_make(struct worker *w, struct packet *packet, const struct fan_group *group)
+{
 	const struct fan_publish *publish = &packet->publish;
-	const struct fan_group *group = w->groups[idx];
-	const struct fan_endpoint *endpoints;
-	uint32_t cnt;
 	struct fan_delivery delivery = {
 		.type = FAN_TYPE_DELIVERY,
 		.flags = publish->flags,
@@ -75,11 +121,50 @@ static void fanout_event(struct worker *w, unsigned idx)
 	};
 
 	memcpy(delivery.handle, group->handle, FAN_HANDLE_LEN);
-	endpoints = endpoints_get(w, group, &cnt);
-	packet->result.attempted = cnt;
-	COUNT_N(w, copies_attempted, cnt);
-	fanout_emit(w, packet->wire + FAN_PUBLISH_LEN - FAN_DELIVERY_LEN, &delivery, group->tag_key,
-		    endpoints, cnt, (uint16_t)idx);
+	fan_delivery_encode(image_of(packet), &delivery);
+}
+
+/* Headers of all events, then their tags, so many at a time as the kernel makes side by side. */
+static void headers_burst(struct worker *w)
+{
+	const uint8_t *keys[KERNEL_LANES];
+	uint8_t *images[KERNEL_LANES];
+	unsigned cnt = 0;
+
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		const struct fan_group *group = w->groups[i];
+		struct packet *packet = packet_of(w->events[i]);
+
+		if (!group)
+			continue;
+		w->blocks[i] = block_get(w, group);
+		packet->result.attempted = w->blocks[i].cnt;
+		COUNT_N(w, copies_attempted, w->blocks[i].cnt);
+		if (w->blocks[i].cnt == 0)
+			continue;
+		header_make(w, packet, group);
+		images[cnt] = image_of(packet);
+		keys[cnt] = group->tag_key;
+		if (++cnt == KERNEL_LANES) {
+			w->plane->kernels->tag(images, keys, cnt);
+			cnt = 0;
+		}
+	}
+	if (cnt)
+		w->plane->kernels->tag(images, keys, cnt);
+}
+
+static void copies_burst(struct worker *w)
+{
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		struct packet *packet = packet_of(w->events[i]);
+
+		if (w->groups[i] && w->blocks[i].cnt)
+			emit(w, image_of(packet),
+			     (uint16_t)(FAN_DELIVERY_LEN + packet->publish.payload_len),
+			     w->blocks[i].endpoints, w->blocks[i].cnt, (uint16_t)i);
+	}
+	send_flush(w);
 }
 
 /* What became of it goes to the session's owner, who acknowledges. */
@@ -106,18 +191,20 @@ static void event_close(struct worker *w, unsigned idx)
 void fanout_burst(struct worker *w)
 {
 	memset(w->tx_sent, 0, w->event_cnt * sizeof(w->tx_sent[0]));
-	for (unsigned i = 0; i < w->event_cnt; i++)
-		if (w->groups[i])
-			fanout_event(w, i);
-	send_flush(w);
+	headers_burst(w);
+	copies_burst(w);
 	for (unsigned i = 0; i < w->event_cnt; i++)
 		event_close(w, i);
 	w->event_cnt = 0;
 }
 
+/* ---- challenges ---- */
+
 void fanout_challenge(struct worker *w, const struct fan_request *request)
 {
-	uint8_t image[FAN_DELIVERY_LEN];
+	uint8_t bytes[FRAME_HEADERS_MAX + FAN_DELIVERY_LEN + KERNEL_SLACK];
+	uint8_t *image = bytes + FRAME_HEADERS_MAX;
+	const uint8_t *key = request->tag_key;
 	struct fan_endpoint endpoint = {
 		.connection = request->connection,
 		.port = request->port,
@@ -138,5 +225,7 @@ void fanout_challenge(struct worker *w, const struct fan_request *request)
 	memcpy(endpoint.handle, request->handle, FAN_HANDLE_LEN);
 	memcpy(endpoint.address, request->address, sizeof(endpoint.address));
 	memcpy(delivery.handle, request->handle, FAN_HANDLE_LEN);
-	fanout_emit(w, image, &delivery, request->tag_key, &endpoint, 1, SENT_CHALLENGE);
+	fan_delivery_encode(image, &delivery);
+	w->plane->kernels->tag(&image, &key, 1);
+	emit(w, image, FAN_DELIVERY_LEN, &endpoint, 1, SENT_CHALLENGE);
 }

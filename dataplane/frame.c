@@ -81,48 +81,78 @@ static void template_make(struct worker *w, struct frame_template *template, uin
 	template->usable = true;
 }
 
-const struct frame_template *frame_template_get(struct worker *w, uint32_t nexthop)
+const struct frame_template *frame_template_get(struct worker *w, uint32_t nexthop, uint8_t family,
+						uint16_t len)
 {
 	struct frame_template *template = &w->templates[nexthop];
 
+	if (unlikely(nexthop >= w->plane->table.nexthop_cnt)) {
+		COUNT(w, drop_endpoint_range);
+		return NULL;
+	}
 	if (unlikely(template->burst != w->burst_no))
 		template_make(w, template, nexthop);
+	if (unlikely(!template->usable)) {
+		w->counters[template->reason]++;
+		return NULL;
+	}
+	if (unlikely(template->family != family)) {
+		COUNT(w, drop_endpoint_range);
+		return NULL;
+	}
+	if (unlikely(template->len - RTE_ETHER_HDR_LEN + len > template->mtu)) {
+		COUNT(w, drop_mtu);
+		return NULL;
+	}
 	return template;
 }
 
-static void build_ipv4(uint8_t *at, const struct frame_template *template,
-		       const uint8_t address[16], uint16_t udp_len)
+void frame_begin(uint8_t *frame, const struct frame_template *template, uint16_t payload_len,
+		 uint16_t payload_sum, uint32_t *ip_sum, uint32_t *udp_sum)
+{
+	struct rte_udp_hdr *udp = (void *)(frame + template->len - sizeof(*udp));
+	uint16_t udp_len = htons((uint16_t)(sizeof(*udp) + payload_len));
+
+	*ip_sum = 0;
+	if (template->family == 4) {
+		struct rte_ipv4_hdr *ip = (void *)(frame + RTE_ETHER_HDR_LEN);
+
+		memcpy(frame, template->bytes, RTE_ETHER_HDR_LEN + sizeof(*ip) + sizeof(*udp));
+		ip->total_length = htons((uint16_t)(sizeof(*ip) + sizeof(*udp) + payload_len));
+		*ip_sum = template->ip_sum + ip->total_length;
+	} else {
+		struct rte_ipv6_hdr *ip = (void *)(frame + RTE_ETHER_HDR_LEN);
+
+		memcpy(frame, template->bytes, RTE_ETHER_HDR_LEN + sizeof(*ip) + sizeof(*udp));
+		ip->payload_len = udp_len;
+	}
+	udp->dgram_len = udp_len;
+	/* The length counts twice: in the pseudo header and in UDP's own. */
+	*udp_sum = template->udp_sum + payload_sum + 2u * udp_len;
+}
+
+static void write_ipv4(uint8_t *at, const uint8_t address[16], uint32_t sum)
 {
 	struct rte_ipv4_hdr *ip = (void *)at;
 
-	ip->total_length = htons((uint16_t)(sizeof(*ip) + udp_len));
 	memcpy(&ip->dst_addr, address + 12, 4);
-	ip->hdr_checksum = (uint16_t)~sum_fold(template->ip_sum + ip->total_length +
-					       words_sum(address + 12, 4));
+	ip->hdr_checksum = (uint16_t)~sum_fold(sum + words_sum(address + 12, 4));
 }
 
 void frame_build(uint8_t *frame, const struct frame_template *template, const uint8_t address[16],
 		 uint16_t port, uint16_t payload_len, uint16_t payload_sum)
 {
 	struct rte_udp_hdr *udp = (void *)(frame + template->len - sizeof(*udp));
-	uint16_t udp_len = (uint16_t)(sizeof(*udp) + payload_len);
-	uint32_t sum = template->udp_sum + payload_sum;
+	unsigned skip = template->family == 4 ? 12 : 0;
+	uint32_t ip_sum, sum;
 
-	rte_memcpy(frame, template->bytes, template->len);
-	if (template->family == 4) {
-		build_ipv4(frame + RTE_ETHER_HDR_LEN, template, address, udp_len);
-		sum += words_sum(address + 12, 4);
-	} else {
-		struct rte_ipv6_hdr *ip = (void *)(frame + RTE_ETHER_HDR_LEN);
-
-		ip->payload_len = htons(udp_len);
-		memcpy(ip->dst_addr, address, 16);
-		sum += words_sum(address, 16);
-	}
+	frame_begin(frame, template, payload_len, payload_sum, &ip_sum, &sum);
+	if (template->family == 4)
+		write_ipv4(frame + RTE_ETHER_HDR_LEN, address, ip_sum);
+	else
+		memcpy(((struct rte_ipv6_hdr *)(frame + RTE_ETHER_HDR_LEN))->dst_addr, address, 16);
 	udp->dst_port = htons(port);
-	udp->dgram_len = htons(udp_len);
-	/* The length counts twice: in the pseudo header and in UDP's own. */
-	sum += udp->dst_port + 2u * udp->dgram_len;
+	sum += udp->dst_port + words_sum(address + skip, 16 - skip);
 	udp->dgram_cksum = (uint16_t)~sum_fold(sum);
 	if (udp->dgram_cksum == 0) /* 0 means "none" */
 		udp->dgram_cksum = 0xffff;

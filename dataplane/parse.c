@@ -22,6 +22,9 @@ struct datagram {
 	uint16_t ip_off, udp_off, len; /* len: from udp_off */
 };
 
+#define AHEAD	     8u	  /* packets */
+#define PREFETCH_MAX 1536 /* bytes of a frame */
+
 #define PARSE_OK FAN_COUNTER_CNT
 
 static const uint8_t v4_mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -153,8 +156,12 @@ static void on_publish(struct worker *w, struct rte_mbuf *mbuf)
 		packet_drop(w, mbuf, wire_error_counter(error));
 		return;
 	}
-	/* The delivery header will be written in front of the payload, inside this buffer. */
-	if (packet->wire + FAN_PUBLISH_LEN < (uint8_t *)mbuf->buf_addr + FAN_DELIVERY_LEN) {
+	/* A copy's headers will be written in front of the payload, inside this buffer, and whole
+	 * blocks be read from there. */
+	if (packet->wire + FAN_PUBLISH_LEN <
+		    (uint8_t *)mbuf->buf_addr + FRAME_HEADERS_MAX + FAN_DELIVERY_LEN ||
+	    packet->wire + packet->wire_len + KERNEL_SLACK >
+		    (uint8_t *)mbuf->buf_addr + mbuf->buf_len) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_no_mbuf);
 		return;
 	}
@@ -213,10 +220,26 @@ static void parse_one(struct worker *w, struct rte_mbuf *mbuf)
 	}
 }
 
+/* The headers, what we note of the packet, and the payload, which the next stage opens. */
+static void prefetch_packet(struct rte_mbuf *mbuf)
+{
+	const uint8_t *frame = rte_pktmbuf_mtod(mbuf, uint8_t *);
+	uint8_t *note = (uint8_t *)packet_of(mbuf);
+
+	for (unsigned off = 0; off < sizeof(struct packet); off += RTE_CACHE_LINE_SIZE)
+		__builtin_prefetch(note + off, 1);
+	for (unsigned off = 0; off < mbuf->data_len && off < PREFETCH_MAX;
+	     off += RTE_CACHE_LINE_SIZE)
+		rte_prefetch0(frame + off);
+}
+
 void parse_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt)
 {
-	for (unsigned i = 0; i < cnt; i++)
-		rte_prefetch0(rte_pktmbuf_mtod(received[i], void *));
-	for (unsigned i = 0; i < cnt; i++)
+	for (unsigned i = 0; i < RTE_MIN(cnt, AHEAD); i++)
+		prefetch_packet(received[i]);
+	for (unsigned i = 0; i < cnt; i++) {
+		if (i + AHEAD < cnt)
+			prefetch_packet(received[i + AHEAD]);
 		parse_one(w, received[i]);
+	}
 }

@@ -15,6 +15,8 @@ int plane_init(struct plane *plane)
 {
 	int err = handover_init(plane);
 
+	plane->kernels = kernels_best();
+
 	for (unsigned i = 0; !err && i < plane->worker_cnt; i++)
 		err = worker_create(plane, i);
 	return err;

@@ -12,7 +12,7 @@
 #define DESCRIPTORS 2048
 #define POOL_CACHE  256
 /* Headers of the larger family, a publish around the payload, what AF_XDP keeps free in front. */
-#define FRAME_EXTRA (14u + 40 + 8 + FAN_DELIVERY_LEN + FAN_TAG_LEN + 256)
+#define FRAME_EXTRA (14u + 40 + 8 + FAN_DELIVERY_LEN + FAN_TAG_LEN + 256 + KERNEL_SLACK)
 
 /*
  * AF_XDP's driver takes the pool for an array: buffer count x size, from its start. Where buffers
@@ -40,18 +40,27 @@ static struct rte_mempool *pool_without_gaps(unsigned cnt, uint16_t room)
 	return NULL;
 }
 
+static struct rte_mempool *pool_make(const char *name, unsigned cnt, uint16_t priv, uint16_t room)
+{
+	return rte_pktmbuf_pool_create(name, cnt, RTE_MIN((unsigned)POOL_CACHE, cnt / 4), priv,
+				       room, SOCKET_ID_ANY);
+}
+
 int port_make_pool(struct plane *plane, unsigned cnt)
 {
 	unsigned room = RTE_MAX((unsigned)RTE_MBUF_DEFAULT_DATAROOM,
 				plane->config.payload_limit + FRAME_EXTRA);
 	uint16_t with_headroom = (uint16_t)(RTE_PKTMBUF_HEADROOM + RTE_ALIGN(room, 64));
 
-	if (strncmp(plane->config.port, "net_af_xdp", strlen("net_af_xdp")) == 0)
-		plane->pool = pool_without_gaps(cnt, with_headroom);
-	else
-		plane->pool = rte_pktmbuf_pool_create("packets", cnt, POOL_CACHE, PACKET_PRIV_LEN,
-						      with_headroom, SOCKET_ID_ANY);
-	if (plane->pool)
+	if (strncmp(plane->config.port, "net_af_xdp", strlen("net_af_xdp")) == 0) {
+		/* It sends from the memory that it receives into. */
+		plane->pool = plane->tx_pool = pool_without_gaps(cnt, with_headroom);
+	} else {
+		/* Apart, so that the few frames that are being made stay in the first cache. */
+		plane->pool = pool_make("packets", cnt / 2, PACKET_PRIV_LEN, with_headroom);
+		plane->tx_pool = pool_make("frames", cnt / 2, 0, with_headroom);
+	}
+	if (plane->pool && plane->tx_pool)
 		return 0;
 	fan_log(FAN_LOG_ERROR, SUBJECT,
 		"no memory for %u packet buffers of %u bytes: raise dataplane.hugepage_mb or lower "

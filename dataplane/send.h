@@ -15,8 +15,14 @@ struct destination {
 	uint8_t family;
 };
 
-/* An empty mbuf, allocated in bulk; NULL when there is none (the caller counts drop_no_mbuf). */
-struct rte_mbuf *send_alloc(struct worker *w);
+/*
+ * Empty mbufs for the next frames, at w->tx + w->tx_cnt: how many there are, at most TX_BURST, 0
+ * where buffers are exhausted (the caller counts drop_no_mbuf). Only their buffers are set up: the
+ * caller fills in the rest, and says how many it used with send_made().
+ */
+unsigned send_room(struct worker *w);
+/* The next cnt of them are frames of len bytes now. kind: index of tx_sent. */
+void send_made(struct worker *w, unsigned cnt, uint16_t len, uint16_t kind);
 
 /*
  * Queues one datagram to `to`, copied into a new mbuf; sum = partial checksum of its bytes
@@ -24,7 +30,7 @@ struct rte_mbuf *send_alloc(struct worker *w);
  */
 void send_datagram(struct worker *w, const struct destination *to, const uint8_t *bytes,
 		   uint16_t len, uint16_t sum, uint16_t kind);
-/* Queues a finished frame. */
+/* Queues a finished frame that another worker made. */
 void send_queue(struct worker *w, struct rte_mbuf *mbuf, uint16_t kind);
 /* Gives the port all that is queued; what it does not take in a bounded time is dropped. */
 void send_flush(struct worker *w);

@@ -2,7 +2,6 @@
 #include "dataplane/session.h"
 
 #include <rte_prefetch.h>
-#include <sodium.h>
 
 #include "dataplane/handover.h"
 
@@ -48,6 +47,17 @@ const struct gcm_key_data *session_key(struct worker *w, const struct fan_sessio
 	return &schedule->gcm;
 }
 
+/* In a time that does not depend on where they differ. */
+static bool tag_equal(const uint8_t *a, const uint8_t *b)
+{
+	uint64_t x[2], y[2];
+
+	_Static_assert(sizeof(x) == FAN_TAG_LEN, "a tag is two words");
+	memcpy(x, a, sizeof(x));
+	memcpy(y, b, sizeof(y));
+	return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+}
+
 /* Opens the publish in place: the plaintext takes the ciphertext's bytes. */
 static bool publish_open(struct worker *w, const struct fan_session *session, struct packet *packet)
 {
@@ -60,7 +70,7 @@ static bool publish_open(struct worker *w, const struct fan_session *session, st
 	IMB_AES256_GCM_DEC(w->crypto, session_key(w, session, packet->publish.session), &context,
 			   sealed, sealed, len, nonce, packet->wire, FAN_PUBLISH_LEN, tag,
 			   sizeof(tag));
-	return sodium_memcmp(tag, sealed + len, sizeof(tag)) == 0;
+	return tag_equal(tag, sealed + len);
 }
 
 /* ---- results ---- */

@@ -21,12 +21,13 @@
 #include "common/shm/state.h"
 #include "common/shm/table.h"
 #include "common/wire/wire.h"
+#include "dataplane/kernels/kernels.h"
 
 #define BURST_MAX    256	     /* packets taken from one source at once */
 #define STAGE_MAX    (3 * BURST_MAX) /* received, and two kinds handed over by others */
-#define TX_BURST     256
-#define SPARE_MAX    64
-#define HANDOVER_CNT 1024 /* capacity of each ring between two workers */
+#define TX_BURST     32		     /* frames that fit the first cache together */
+#define EPOCHS_DRAWN 64		     /* stream epochs at once */
+#define HANDOVER_CNT 1024	     /* capacity of each ring between two workers */
 
 /* What one ring carries from one worker to another. */
 enum handover {
@@ -74,7 +75,9 @@ struct plane {
 	struct fan_group_state *group_states;
 	struct fan_session_state *session_states;
 	struct key_schedule *key_schedules;
-	struct rte_mempool *pool;
+	const struct kernels *kernels;
+	struct rte_mempool *pool;    /* what is received */
+	struct rte_mempool *tx_pool; /* what is sent; the same one where the port needs that */
 	uint16_t port_id;
 	uint8_t mac[6];
 	unsigned worker_cnt;
@@ -88,17 +91,26 @@ struct plane {
 	bool stopping; /* __atomic: leave the loop */
 };
 
+#define FRAME_HEADERS_MAX 64 /* Ethernet, IPv6 and UDP take 62 */
+
 /* Constant part of every frame to one next hop, valid for one burst. */
 struct frame_template {
 	uint64_t burst;	  /* worker.burst_no that it was made in; 0: never */
-	uint32_t ip_sum;  /* partial sum of the constant IPv4 words */
+	uint32_t ip_sum;  /* partial sum of the constant IPv4 words; 0 for IPv6 */
 	uint32_t udp_sum; /* partial sum of source address, protocol and source port */
 	uint16_t mtu;
 	uint8_t family;
 	uint8_t len;	/* Ethernet, IP and UDP headers */
 	uint8_t reason; /* enum fan_counter: why nothing can be sent there */
 	bool usable;
-	uint8_t bytes[64];
+	uint8_t bytes[FRAME_HEADERS_MAX];
+};
+
+/* Frames of one kind and length that stand one behind the other in the transmit burst. */
+struct tx_run {
+	uint16_t kind; /* index of tx_sent */
+	uint16_t cnt;
+	uint16_t len; /* bytes */
 };
 
 /* Index of tx_sent for packets that are no copy of an event. */
@@ -118,15 +130,18 @@ struct worker {
 	struct rte_mbuf *publishes[STAGE_MAX];	   /* to be opened here */
 	struct rte_mbuf *events[STAGE_MAX];	   /* accepted, of groups that are ours */
 	const struct fan_group *groups[STAGE_MAX]; /* of events[i]; NULL: there is none */
-	struct rte_mbuf *done[STAGE_MAX];	   /* to be acknowledged here */
+	struct block {
+		const struct fan_endpoint *endpoints;
+		uint32_t cnt;
+	} blocks[STAGE_MAX];		  /* of groups[i], as they were when the fan-out began */
+	struct rte_mbuf *done[STAGE_MAX]; /* to be acknowledged here */
 
 	/* Transmission. */
-	unsigned tx_cnt, spare_cnt;
-	struct rte_mbuf *tx[TX_BURST];
-	uint16_t tx_kind[TX_BURST];	   /* index of tx_sent */
-	uint32_t tx_sent[SENT_CNT];	   /* what the port took */
-	struct rte_mbuf *spare[SPARE_MAX]; /* allocated in bulk, not used yet */
-	struct frame_template *templates;  /* by next hop */
+	unsigned tx_cnt, tx_ready, tx_run_cnt;
+	struct rte_mbuf *tx[TX_BURST]; /* tx_cnt frames, then empty ones up to tx_ready */
+	struct tx_run tx_runs[TX_BURST];
+	uint32_t tx_sent[SENT_CNT];	  /* what the port took */
+	struct frame_template *templates; /* by next hop */
 
 	/* Acknowledgements: chains of done[] by session slot; 0 ends a chain. */
 	uint16_t *ack_first; /* index + 1 of a slot's first */
@@ -136,6 +151,8 @@ struct worker {
 	MB_MGR *crypto;
 	uint8_t epoch_key[32]; /* of the generator of stream epochs */
 	uint64_t epoch_counter;
+	uint64_t epochs[EPOCHS_DRAWN]; /* drawn ahead; epoch_left of them not used yet */
+	unsigned epoch_left;
 	uint64_t next_heartbeat_tsc, heartbeat_tsc;
 	unsigned empty_polls;
 	uint64_t counters[FAN_COUNTER_CNT]; /* since they were last added to the shared ones */

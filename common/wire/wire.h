@@ -17,14 +17,15 @@
 #define FAN_WIRE_VERSION 1
 
 /* Fixed lengths, in bytes. */
-#define FAN_HANDLE_LEN	   16
-#define FAN_TAG_LEN	   16  /* AES-256-GCM tag */
-#define FAN_DELIVERY_LEN   100 /* header of everything that is sent to a subscriber */
-#define FAN_PUBLISH_LEN	   48  /* header of a publish, before payload and tag */
-#define FAN_ACK_LEN	   24  /* header of an acknowledgement, before the sealed body and tag */
-#define FAN_ACK_RESULT_LEN 40
-#define FAN_ACK_RESULT_MAX 28 /* results in one acknowledgement: 24 + 8 + 28*40 + 16 = 1168 */
-#define FAN_ECHO_LEN	   40
+#define FAN_HANDLE_LEN		16
+#define FAN_TAG_LEN		16  /* AES-256-GCM tag */
+#define FAN_DELIVERY_LEN	100 /* header of everything that is sent to a subscriber */
+#define FAN_DELIVERY_HANDLE_OFF 8
+#define FAN_PUBLISH_LEN		48 /* header of a publish, before payload and tag */
+#define FAN_ACK_LEN		24 /* header of an acknowledgement, before the sealed body and tag */
+#define FAN_ACK_RESULT_LEN	40
+#define FAN_ACK_RESULT_MAX	28 /* results in one acknowledgement: 24 + 8 + 28*40 + 16 = 1168 */
+#define FAN_ECHO_LEN		40
 
 /* Largest payload of one datagram: 1280 (the least IPv6 MTU) - 40 - 8 - FAN_DELIVERY_LEN. */
 #define FAN_PAYLOAD_DEFAULT 1132

@@ -156,6 +156,7 @@ void pipeline_close(struct pipeline *p)
 	plane_fini(&p->plane);
 	port_stop(&p->plane);
 	must(rte_mempool_in_use_count(p->plane.pool) == 0, "packet buffers leaked");
+	must(rte_mempool_in_use_count(p->plane.tx_pool) == 0, "frames leaked");
 	regions_close(&p->plane);
 	snprintf(path, sizeof(path), "%s/%s", p->dir, FAN_STATE_FILE);
 	unlink(path);

@@ -199,8 +199,9 @@ Test(fanout, counts_only_what_the_port_took)
 	uint32_t sent;
 
 	region_add_group(&p.regions, "alice", 0, 20, 4, 0, 25500);
-	while (rte_ring_free_count(p.tx[0]) > 5) { /* the port has room for five */
-		struct rte_mbuf *filler = rte_pktmbuf_alloc(p.plane.pool);
+	for (unsigned i = 0; rte_ring_free_count(p.tx[0]) > 5; i++) { /* room for five */
+		struct rte_mbuf *filler =
+			rte_pktmbuf_alloc(i % 2 ? p.plane.pool : p.plane.tx_pool);
 
 		cr_assert_not_null(filler);
 		rte_ring_enqueue(p.tx[0], filler);
@@ -225,7 +226,7 @@ Test(fanout, goes_on_when_buffers_run_out)
 
 	region_add_group(&p.regions, "alice", 0, 20, 4, 0, 25500);
 	memcpy(rte_pktmbuf_append(mbuf, len), bytes, len);
-	while (cnt < 16384 && (all[cnt] = rte_pktmbuf_alloc(p.plane.pool)))
+	while (cnt < 16384 && (all[cnt] = rte_pktmbuf_alloc(p.plane.tx_pool)))
 		cnt++;
 	worker_burst(p.plane.workers[0], &mbuf, 1);
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_no_mbuf), 20 + 1);
@@ -249,12 +250,12 @@ Test(fanout, keeps_a_template_of_each_next_hop)
 	const struct frame_template *first;
 
 	worker_burst(w, NULL, 0);
-	first = frame_template_get(w, 0);
+	first = frame_template_get(w, 0, 4, 100);
 	for (uint32_t i = 2; i < 64; i++)
 		region_add_nexthop(&p.regions, i, 4, engine4, (uint16_t)(1000 + i));
 	for (uint32_t i = 2; i < 64; i++)
-		cr_expect_eq(frame_template_get(w, i)->mtu, 1000 + i);
+		cr_expect_eq(frame_template_get(w, i, 4, 100)->mtu, 1000 + i);
 	for (uint32_t i = 2; i < 64; i++)
-		cr_expect_neq(frame_template_get(w, i), first);
+		cr_expect_neq(frame_template_get(w, i, 4, 100), first);
 	cr_expect_eq(first->mtu, 1500);
 }
