@@ -686,7 +686,8 @@ json_t *vouched_list(struct vouched *v, const char *user, uint64_t after, unsign
 	else if (items && names)
 		cnt = rows_run(&v->rows, after, ROW_MAX, items, names, limit + 1);
 	for (int i = 0; i < cnt && i < (int)limit; i++)
-		json_array_append_new(list, json_row(&items[i]));
+		if (items[i].user)
+			json_array_append_new(list, json_row(&items[i]));
 	if (cnt > (int)limit)
 		*next = items[limit - 1].row;
 	free(items);

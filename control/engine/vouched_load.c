@@ -52,6 +52,19 @@ static void load_fail(struct vouched *v, int err)
 	fan_log(FAN_LOG_ERROR, "vouched", "%s", v->load_failed);
 }
 
+/* The others are served; and each start tells of it, until it is put right. */
+static void tell_damaged(struct vouched *v, uint64_t row)
+{
+	if (v->load_failed[0])
+		return;
+	snprintf(v->load_failed, sizeof(v->load_failed),
+		 "row %" PRIu64
+		 " of the table vouched cannot be read, and maybe others: put back a "
+		 "copy of the database; all that can be read is served",
+		 row);
+	fan_log(FAN_LOG_ERROR, "vouched", "%s", v->load_failed);
+}
+
 static void load_end(struct vouched *v)
 {
 	uint8_t rules[FAN_HANDLE_LEN];
@@ -62,7 +75,8 @@ static void load_end(struct vouched *v)
 	vouched_rules(v->engine->config, rules);
 	if (!v->working && !v->revoking)
 		rows_open_clear(&v->rows);
-	rows_state_write(&v->rows, region_epoch(v), rules);
+	if (!v->load_failed[0]) /* else it is tried again at each start */
+		rows_state_write(&v->rows, region_epoch(v), rules);
 	v->loading = false;
 	if (!v->loaded)
 		return;
@@ -92,6 +106,10 @@ static bool load_row(struct vouched *v, struct vouch *item)
 	char why[256], no_way[MESSAGE_REASON_MAX] = "";
 	int err;
 
+	if (!item->user) {
+		tell_damaged(v, item->row);
+		return true;
+	}
 	if (!vouched_place_ok(v->engine->config, &item->address, why)) {
 		drop_row(v, item, why);
 		return true;
@@ -231,8 +249,12 @@ static int mend_run(struct mending *m, uint64_t first, uint64_t last)
 
 	while (cnt > 0 && !err) {
 		cnt = rows_run(&m->v->rows, after, last, items, names, SLICE_ROWS);
-		for (int i = 0; i < cnt && !err; i++)
-			err = mend_add(m, &items[i]);
+		for (int i = 0; i < cnt && !err; i++) {
+			if (items[i].user)
+				err = mend_add(m, &items[i]);
+			else
+				tell_damaged(m->v, items[i].row);
+		}
 		found += cnt > 0 ? (uint64_t)cnt : 0;
 		after = cnt > 0 ? items[cnt - 1].row : after;
 	}
@@ -250,6 +272,10 @@ static int mend_one(struct mending *m, uint64_t row, uint64_t id)
 	struct vouch item;
 	int found = rows_read(&m->v->rows, row, &item, name);
 
+	if (found == -EPROTO) {
+		tell_damaged(m->v, row);
+		return 0;
+	}
 	if (found < 0)
 		return found;
 	if (found)

@@ -136,7 +136,10 @@ int rows_remove_run(struct vouched_rows *rows, uint64_t first, uint64_t last);
  */
 int rows_read(struct vouched_rows *rows, uint64_t row, struct vouch *item,
 	      char name[FAN_NAME_MAX + 1]);
-/* The next up to max rows after `after` and up to `last`, names in `names`; how many, or -errno. */
+/*
+ * The next up to max rows after `after` and up to `last`, names in `names`; how many, or -errno.
+ * One that makes no sense has its number and no user.
+ */
 int rows_run(struct vouched_rows *rows, uint64_t after, uint64_t last, struct vouch *items,
 	     char (*names)[FAN_NAME_MAX + 1], unsigned max);
 int rows_batch_add(struct vouched_rows *rows, uint64_t first, uint64_t last, uint64_t *batch);

@@ -167,21 +167,18 @@ int rows_read(struct vouched_rows *r, uint64_t row, struct vouch *item, char nam
 int rows_run(struct vouched_rows *r, uint64_t after, uint64_t last, struct vouch *items,
 	     char (*names)[FAN_NAME_MAX + 1], unsigned max)
 {
-	int rc, err = 0;
 	unsigned cnt = 0;
+	int rc;
 
 	sqlite3_bind_int64(r->run, 1, (int64_t)after);
 	sqlite3_bind_int64(r->run, 2, (int64_t)last);
 	sqlite3_bind_int64(r->run, 3, max);
 	while ((rc = sqlite3_step(r->run)) == SQLITE_ROW && cnt < max) {
-		err = take_row(r->run, &items[cnt], names[cnt]);
-		if (err < 0)
-			break;
+		if (take_row(r->run, &items[cnt], names[cnt]) < 0)
+			items[cnt].user = NULL;
 		cnt++;
 	}
 	sqlite3_reset(r->run);
-	if (err < 0)
-		return err;
 	return rc == SQLITE_DONE || rc == SQLITE_ROW ? (int)cnt : -EIO;
 }
 
