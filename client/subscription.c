@@ -12,6 +12,7 @@
 #include "client/error.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
+#define POLLED_SERVICE_NS  CLOCK_MS_NS
 
 /* ---- registration ---------------------------------------------------------------------------- */
 
@@ -165,8 +166,9 @@ static void service(struct fan_subscription *s, uint64_t now_ns)
 {
 	json_t *message;
 
-	if (s->ended)
+	if (s->ended || (s->transport->polled && now_ns - s->served_ns < POLLED_SERVICE_NS))
 		return;
+	s->served_ns = now_ns;
 	while (!s->ended && (message = uplink_recv(&s->uplink, now_ns))) {
 		on_message(s, message, now_ns);
 		json_decref(message);
@@ -196,6 +198,14 @@ static uint64_t next_deadline(const struct fan_subscription *s)
 	if (s->uplink.state == UPLINK_UP)
 		deadline_ns = clock_earlier(deadline_ns, s->renew_ns);
 	return deadline_ns;
+}
+
+static void timer_arm(struct fan_subscription *s)
+{
+	uint64_t deadline_ns = next_deadline(s);
+
+	if (deadline_ns || !s->transport->polled)
+		clock_timer_arm(&s->timer, deadline_ns);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -283,7 +293,7 @@ int subscription_open(struct fan_subscription **subscription, const char *client
 		status = registration_open(s, client_socket, options, deadline_ns);
 	if (status < 0)
 		goto fail;
-	clock_timer_arm(&s->timer, next_deadline(s));
+	timer_arm(s);
 	*subscription = s;
 	return 0;
 fail:
@@ -350,12 +360,12 @@ int fan_receive(struct fan_subscription *s, struct fan_event *event, int timeout
 	int status;
 
 	while ((status = receive_round(s, event)) == 0) {
-		clock_timer_arm(&s->timer, next_deadline(s));
+		timer_arm(s);
 		if (timeout_ms == 0 || clock_now_ns() >= deadline_ns)
 			return 0;
 		s->transport->wait(s, deadline_ns);
 	}
-	clock_timer_arm(&s->timer, next_deadline(s));
+	timer_arm(s);
 	return status;
 }
 

@@ -56,7 +56,8 @@ struct fan_subscription {
 	uint8_t handle[FAN_HANDLE_LEN];
 	bool single; /* has a group of its own */
 	uint32_t lease_s;
-	uint64_t renew_ns; /* next renewal */
+	uint64_t renew_ns;  /* next renewal */
+	uint64_t served_ns; /* when fanwired's socket was last looked at */
 	bool active;
 	bool ended, ended_told;
 	char ended_why[256];

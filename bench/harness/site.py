@@ -40,20 +40,22 @@ class HttpOverUnix(http.client.HTTPConnection):
 class Site:
     """Up once constructed; gone when the scenario ends. `engine` and `receiver` are its namespaces."""
 
-    def __init__(self, bench, receivers, config=None):
+    def __init__(self, bench, receivers, config=None, role="", ports=(PORT_FIRST, PORT_LAST)):
+        """role: tells it apart from another one of the same scenario, as must its ports."""
         bench.need_root()
-        if receivers > PORT_LAST - PORT_FIRST + 1:
-            raise Failure(f"{receivers} receivers do not fit into ports {PORT_FIRST}-{PORT_LAST}")
+        first, last = ports
+        if receivers > last - first + 1:
+            raise Failure(f"{receivers} receivers do not fit into ports {first}-{last}")
         self.bench = bench
         self.folder = bench.folder()
-        self.name = f"bench-{os.getpid()}"
-        self.engine, self.receiver = f"fwbench-{os.getpid()}-e", f"fwbench-{os.getpid()}-r"
+        self.name = f"bench-{os.getpid()}{role}"
+        self.engine, self.receiver = f"fwbench-{os.getpid()}{role}-e", f"fwbench-{os.getpid()}{role}-r"
         self.build = pathlib.Path(bench.built("control/engine/fanwired")).parents[2]
         self.env = {
             **os.environ, "RUN_DIR": str(self.folder / "run"), "STATE_DIR": str(self.folder / "state"), "NAME": self.name,
             "BUILD_DIR": str(self.build), "ENGINE_NETNS": self.engine, "RECEIVER_NETNS": self.receiver,
             "ENGINE_IF": "fwengine", "RECEIVER_IF": "fwreceiver", "ENGINE4": ENGINE4, "RECEIVER4": RECEIVER4,
-            "PORT_FIRST": str(PORT_FIRST), "PORT_LAST": str(PORT_LAST), "METRICS_PORT": "0", "WORKERS": "1",
+            "PORT_FIRST": str(first), "PORT_LAST": str(last), "METRICS_PORT": "0", "WORKERS": "1",
         }
         self.cgroup = self._make_cgroup()
         bench.take_back(SCRIPT, "destroy", env={"RUN_DIR": self.env["RUN_DIR"]})

@@ -87,7 +87,7 @@ struct load {
 	struct histogram *last;	  /* to the last of them */
 	uint8_t payload[LOAD_PAYLOAD_MAX];
 	uint64_t now_ns; /* when what is being taken in was received */
-	uint64_t random;
+	uint64_t random, lazy_ns;
 	double due_ns; /* since the run began: when the next event is due, open loop */
 	char why[512];
 };
@@ -113,5 +113,7 @@ static inline uint32_t load_missing(const struct load *load, unsigned receiver)
 	       load->receivers[receiver].number;
 }
 
+/* Those of this program; NULL ends them. */
+extern const struct transport *const load_transports[];
 extern const struct transport transport_udp, transport_fanwire, transport_redis, transport_nats,
 	transport_mqtt;

@@ -11,10 +11,6 @@
 #include "bench/peers/load_run.h"
 #include "bench/step.h"
 
-static const struct transport *const transports[] = {
-	&transport_udp, &transport_fanwire, &transport_redis, &transport_nats, &transport_mqtt,
-};
-
 static const struct option options_known[] = {
 	{"transport", required_argument, NULL, 't'},
 	{"client-socket", required_argument, NULL, 'c'},
@@ -101,12 +97,11 @@ static int load_init(struct load *load)
 {
 	const struct load_options *o = &load->options;
 
-	for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++)
-		if (strcmp(transports[i]->name, o->transport) == 0)
-			load->transport = transports[i];
+	for (const struct transport *const *one = load_transports; *one; one++)
+		if (strcmp((*one)->name, o->transport) == 0)
+			load->transport = *one;
 	if (!load->transport)
-		return load_error(load, -EINVAL,
-				  "--transport %s: udp, fanwire, redis, nats or mqtt",
+		return load_error(load, -EINVAL, "--transport %s: this program has it not",
 				  o->transport);
 	if (o->window < o->fanout)
 		return load_error(load, -EINVAL, "--window %u holds not one event of %u copies",

@@ -88,6 +88,7 @@ static int bypass_open(struct fan_subscription *s, const json_t *answer, uint32_
 		return client_error(-EPROTO, "fanwired's answer lacks a scope or an engine; are "
 					     "both of the same version?");
 	memcpy(scope->handle, s->handle, FAN_HANDLE_LEN);
+	b->receiver->subscription = s;
 	b->receiver->scoped = true;
 	return 0;
 }
@@ -166,6 +167,7 @@ static const struct transport bypass_transport = {
 	.fill = bypass_fill,
 	.send = bypass_send,
 	.wait = bypass_wait,
+	.polled = true,
 	.attaches = false,
 	.close = bypass_close,
 };

@@ -64,6 +64,14 @@ FAN_API int fan_bypass_open(struct fan_bypass **bypass, const struct fan_bypass_
 FAN_API int fan_bypass_subscribe(struct fan_subscription **subscription, struct fan_bypass *bypass,
 				 const char *client_socket,
 				 const struct fan_subscribe_options *options);
+/*
+ * Looks at the link once, without waiting; which subscriptions have datagrams waiting (call
+ * fan_receive() with timeout 0 on each until it returns 0), at most `max` of them. Returns how many
+ * there are. So one thread serves many subscriptions; each still wants its fan_receive() now and
+ * then, for its lease.
+ */
+FAN_API unsigned fan_bypass_poll(struct fan_bypass *bypass, struct fan_subscription **ready,
+				 unsigned max);
 FAN_API void fan_bypass_counts(const struct fan_bypass *bypass, struct fan_bypass_counts *counts);
 /* Close its subscriptions first. */
 FAN_API void fan_bypass_close(struct fan_bypass *bypass);

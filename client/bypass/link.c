@@ -167,8 +167,9 @@ int fan_bypass_open(struct fan_bypass **bypass, const struct fan_bypass_options 
 	if (status < 0)
 		goto fail;
 	link->receivers = calloc(link->port_last - link->port_first + 1u, sizeof(*link->receivers));
-	status = link->receivers ? environment_start(options)
-				 : client_error(-ENOMEM, "out of memory for a link");
+	link->ready = calloc(link->port_last - link->port_first + 1u, sizeof(*link->ready));
+	status = link->receivers && link->ready ? environment_start(options)
+						: client_error(-ENOMEM, "out of memory for a link");
 	if (status == 0)
 		status = port_open(link, options);
 	if (status < 0)
@@ -193,6 +194,7 @@ void fan_bypass_close(struct fan_bypass *link)
 	}
 	rte_mempool_free(link->pool);
 	free(link->receivers);
+	free(link->ready);
 	free(link);
 }
 
@@ -227,6 +229,9 @@ void link_receiver_del(struct receiver *receiver)
 
 	while (receiver->tail != receiver->head)
 		rte_pktmbuf_free(receiver->queue[receiver->tail++ % RECEIVER_QUEUE].mbuf);
+	for (unsigned i = 0; i < link->ready_cnt; i++)
+		if (link->ready[i] == receiver)
+			link->ready[i--] = link->ready[--link->ready_cnt];
 	link->receivers[receiver->port - link->port_first] = NULL;
 	sodium_memzero(&receiver->scope, sizeof(receiver->scope));
 	free(receiver);
@@ -296,6 +301,9 @@ static uint64_t *deliver(struct fan_bypass *link, struct rte_mbuf *mbuf)
 		return &counts->queue_full;
 	receiver->queue[receiver->head++ % RECEIVER_QUEUE] =
 		(struct receiver_datagram){mbuf, datagram.payload, datagram.len};
+	if (!receiver->ready)
+		link->ready[link->ready_cnt++] = receiver;
+	receiver->ready = true;
 	memcpy(link->peer_mac, frame + RTE_ETHER_ADDR_LEN, RTE_ETHER_ADDR_LEN);
 	counts->accepted++;
 	return NULL;
@@ -320,6 +328,24 @@ unsigned link_poll(struct fan_bypass *link)
 		}
 	}
 	link->counts.received += cnt;
+	return cnt;
+}
+
+unsigned fan_bypass_poll(struct fan_bypass *link, struct fan_subscription **ready, unsigned max)
+{
+	unsigned cnt = 0;
+
+	link_poll(link);
+	for (unsigned i = 0; i < link->ready_cnt && cnt < max; i++) {
+		struct receiver *receiver = link->ready[i];
+
+		if (receiver->head != receiver->tail && receiver->subscription) {
+			ready[cnt++] = receiver->subscription;
+			continue;
+		}
+		receiver->ready = false;
+		link->ready[i--] = link->ready[--link->ready_cnt];
+	}
 	return cnt;
 }
 

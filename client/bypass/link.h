@@ -24,7 +24,9 @@ struct receiver_datagram {
 struct receiver {
 	struct fan_bypass *link;
 	uint16_t port;
-	bool scoped; /* before that nothing is accepted */
+	bool scoped;			       /* before that nothing is accepted */
+	bool ready;			       /* in the link's list */
+	struct fan_subscription *subscription; /* whose it is, once that is known */
 	struct bypass_scope scope;
 	uint32_t head, tail; /* of the queue; they only grow */
 	struct receiver_datagram queue[RECEIVER_QUEUE];
@@ -38,6 +40,8 @@ struct fan_bypass {
 	uint16_t port_first, port_last;
 	uint8_t mac[6], peer_mac[6];
 	struct receiver **receivers; /* by port - port_first */
+	struct receiver **ready;     /* those that may have something waiting */
+	unsigned ready_cnt;
 	struct fan_bypass_counts counts;
 	/* Sees what is not ours before it is dropped; NULL: nobody. Does not keep the mbuf. */
 	void (*stranger)(void *arg, struct rte_mbuf *mbuf);
