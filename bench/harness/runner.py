@@ -13,8 +13,8 @@ INTERRUPTED = 130
 
 
 def take_signals():
-    """A request to end is an interrupt from the keyboard, so that everything is cleaned up."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Any request to end is an interrupt from the keyboard, so that everything is cleaned up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
 
