@@ -10,7 +10,7 @@
 #include "common/shm/table.h"
 #include "common/wire/handle.h"
 
-#define GROUPS_PER_BUCKET 6 /* as control/registry lays it out */
+#define GROUPS_PER_BUCKET 7 /* as control/registry lays it out */
 #define MTU		  9000
 #define MAC		  UINT64_C(0x010000000002) /* 02:00:00:00:00:01, first byte lowest */
 
@@ -42,7 +42,7 @@ static uint64_t geometry(struct fan_registry *root, uint32_t users, uint32_t fan
 	users += large != 0;
 
 	root->bucket_cnt = (users + GROUPS_PER_BUCKET - 1) / GROUPS_PER_BUCKET;
-	root->overflow_cnt = root->bucket_cnt / 8 + 64;
+	root->overflow_cnt = root->bucket_cnt / 3 + 64;
 	root->group_cnt = users;
 	root->endpoint_cnt = users * fanout + large;
 	root->connection_cnt = 1;
