@@ -2,14 +2,15 @@
 #include "control/registry/block.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "control/registry/big.h"
 
 int block_pool_init(struct block_pool *pool, uint32_t unit_cnt)
 {
 	memset(pool, 0, sizeof(*pool));
-	pool->tags =
-		calloc((size_t)unit_cnt + 1, sizeof(*pool->tags)); /* + 1: never free, a stop */
+	/* + 1: never free, a stop */
+	pool->tags = big_calloc((size_t)unit_cnt + 1, sizeof(*pool->tags));
 	if (!pool->tags)
 		return -ENOMEM;
 	pool->unit_cnt = unit_cnt;
@@ -18,7 +19,7 @@ int block_pool_init(struct block_pool *pool, uint32_t unit_cnt)
 
 void block_pool_fini(struct block_pool *pool)
 {
-	free(pool->tags);
+	big_free(pool->tags, (size_t)pool->unit_cnt + 1, sizeof(*pool->tags));
 	pool->tags = NULL;
 }
 

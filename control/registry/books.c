@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Private memory: indices, lists and free stacks. Sized at open, so that no change allocates. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/wire/wire.h"
+#include "control/registry/big.h"
 #include "control/registry/internal.h"
 
 uint32_t stack_pop(struct stack *stack)
 {
-	return stack->cnt ? stack->items[--stack->cnt] : NONE;
+	if (stack->cnt)
+		return stack->items[--stack->cnt];
+	return stack->fresh < stack->fresh_end ? stack->fresh++ : NONE;
 }
 
 void stack_push(struct stack *stack, uint32_t idx)
@@ -17,7 +19,7 @@ void stack_push(struct stack *stack, uint32_t idx)
 	stack->items[stack->cnt++] = idx;
 }
 
-static uint64_t id_hash(const struct registry *r, uint64_t id)
+uint64_t id_hash(const struct registry *r, uint64_t id)
 {
 	return fan_mix(id ^ r->index_seed[0], r->index_seed[1] ^ UINT64_C(0x9e3779b97f4a7c15));
 }
@@ -107,9 +109,18 @@ static void list_remove(struct registry *r, uint32_t *head, uint32_t connection)
 		*head = link->next;
 }
 
+void user_prefetch(const struct registry *r, const uint8_t handle[16])
+{
+	index_prefetch(&r->handles, handle_hash(r, handle));
+}
+
 void user_link_connection(struct registry *r, uint32_t connection, const uint8_t handle[16])
 {
-	uint32_t user = user_get(r, handle);
+	user_link_known(r, connection, user_get(r, handle));
+}
+
+void user_link_known(struct registry *r, uint32_t connection, uint32_t user)
+{
 	struct user *u = &r->users[user];
 
 	list_push(r, &u->connections, connection, user);
@@ -150,9 +161,9 @@ void user_link_group(struct registry *r, uint32_t group)
 	uint32_t user = user_get(r, r->groups[group].handle);
 	struct user *u = &r->users[user];
 
-	r->group_books[group].link = (struct link){.user = user, .prev = NONE, .next = u->groups};
+	r->group_links[group] = (struct link){.user = user, .prev = NONE, .next = u->groups};
 	if (u->groups != NONE)
-		r->group_books[u->groups].link.prev = group;
+		r->group_links[u->groups].prev = group;
 	u->groups = group;
 	u->group_cnt++;
 	r->counts.groups++;
@@ -160,13 +171,13 @@ void user_link_group(struct registry *r, uint32_t group)
 
 void user_unlink_group(struct registry *r, uint32_t group)
 {
-	struct link *link = &r->group_books[group].link;
+	struct link *link = &r->group_links[group];
 	struct user *u = &r->users[link->user];
 
 	if (link->next != NONE)
-		r->group_books[link->next].link.prev = link->prev;
+		r->group_links[link->next].prev = link->prev;
 	if (link->prev != NONE)
-		r->group_books[link->prev].link.next = link->next;
+		r->group_links[link->prev].next = link->next;
 	else
 		u->groups = link->next;
 	u->group_cnt--;
@@ -208,59 +219,85 @@ bool membership_has(const struct registry *r, uint32_t connection, uint32_t grou
 	return m != NONE;
 }
 
-static bool stack_init(struct stack *stack, uint32_t max, bool full)
+bool stack_init(struct stack *stack, uint32_t max)
 {
-	stack->items = calloc(max ? max : 1, sizeof(*stack->items));
-	if (!stack->items)
-		return false;
-	for (uint32_t i = max; full && i-- > 0;)
-		stack_push(stack, i);
-	return true;
+	*stack = (struct stack){.max = max};
+	stack->items = big_calloc(max, sizeof(*stack->items));
+	return stack->items != NULL;
 }
 
+static bool stack_init_full(struct stack *stack, uint32_t max)
+{
+	bool done = stack_init(stack, max);
+
+	stack->fresh_end = max;
+	return done;
+}
+
+void stack_fini(struct stack *stack)
+{
+	big_free(stack->items, stack->max, sizeof(*stack->items));
+	*stack = (struct stack){0};
+}
+
+/* A user is of a connection or a group at least; in the most likely case all of his are ALL's. */
+static uint32_t user_cnt_max(const struct registry *r)
+{
+	return r->root->connection_cnt + r->root->group_cnt;
+}
+
+static bool stacks_init(struct registry *r)
+{
+	const struct fan_registry *root = r->root;
+
+	return stack_init_full(&r->free_users, user_cnt_max(r)) &&
+	       stack_init_full(&r->free_memberships, root->endpoint_cnt) &&
+	       stack_init(&r->free_connections, root->connection_cnt) &&
+	       stack_init(&r->free_groups, root->group_cnt) &&
+	       stack_init(&r->free_overflow, root->overflow_cnt) &&
+	       stack_init(&r->free_sessions, root->session_cnt) &&
+	       stack_init(&r->freed, root->connection_cnt) &&
+	       stack_init(&r->leaving, root->connection_cnt);
+}
+
+/* What a connection's books say while it is free, the sweep writes. */
 int books_init(struct registry *r)
 {
 	const struct fan_registry *root = r->root;
-	uint32_t user_cnt = root->connection_cnt + root->group_cnt;
+	uint32_t user_cnt = user_cnt_max(r);
 
-	r->users = calloc(user_cnt, sizeof(*r->users));
-	r->connection_books = calloc(root->connection_cnt, sizeof(*r->connection_books));
-	r->group_books = calloc(root->group_cnt, sizeof(*r->group_books));
-	r->memberships = calloc(root->endpoint_cnt, sizeof(*r->memberships));
-	if (!r->users || !r->connection_books || !r->group_books || !r->memberships)
+	r->users = big_calloc(user_cnt, sizeof(*r->users));
+	r->connection_books = big_calloc(root->connection_cnt, sizeof(*r->connection_books));
+	r->group_links = big_calloc(root->group_cnt, sizeof(*r->group_links));
+	r->group_books = big_calloc(root->group_cnt, sizeof(*r->group_books));
+	r->memberships = big_calloc(root->endpoint_cnt, sizeof(*r->memberships));
+	if (!r->users || !r->connection_books || !r->group_links || !r->group_books ||
+	    !r->memberships || !stacks_init(r))
 		return -ENOMEM;
-	for (uint32_t i = 0; i < root->connection_cnt; i++)
-		r->connection_books[i] =
-			(struct connection_books){.link.user = NONE, .memberships = NONE};
 	r->lingering = (struct linger_list){NONE, NONE};
-	if (!stack_init(&r->free_users, user_cnt, true) ||
-	    !stack_init(&r->free_memberships, root->endpoint_cnt, true) ||
-	    !stack_init(&r->free_connections, root->connection_cnt, false) ||
-	    !stack_init(&r->free_groups, root->group_cnt, false) ||
-	    !stack_init(&r->free_overflow, root->overflow_cnt, false) ||
-	    !stack_init(&r->free_sessions, root->session_cnt, false) ||
-	    !stack_init(&r->freed, root->connection_cnt, false) ||
-	    !stack_init(&r->leaving, root->connection_cnt, false))
-		return -ENOMEM;
 	if (block_pool_init(&r->blocks, root->endpoint_cnt) < 0 ||
-	    index_init(&r->ids, root->connection_cnt, r, same_id) < 0 ||
-	    index_init(&r->handles, user_cnt, r, same_handle) < 0)
+	    index_init(&r->ids, root->connection_cnt, root->connection_cnt, r, same_id) < 0 ||
+	    index_init(&r->handles, user_cnt, root->group_cnt, r, same_handle) < 0)
 		return -ENOMEM;
 	return 0;
 }
 
 void books_fini(struct registry *r)
 {
+	const struct fan_registry *root = r->root;
 	struct stack *stacks[] = {&r->free_users,  &r->free_memberships, &r->free_connections,
 				  &r->free_groups, &r->free_overflow,	 &r->free_sessions,
-				  &r->freed,	   &r->leaving};
+				  &r->freed,	   &r->leaving,		 &r->unsettled};
 
+	if (!root)
+		return; /* nothing was made */
 	for (unsigned i = 0; i < sizeof(stacks) / sizeof(stacks[0]); i++)
-		free(stacks[i]->items);
-	free(r->users);
-	free(r->connection_books);
-	free(r->group_books);
-	free(r->memberships);
+		stack_fini(stacks[i]);
+	big_free(r->users, user_cnt_max(r), sizeof(*r->users));
+	big_free(r->connection_books, root->connection_cnt, sizeof(*r->connection_books));
+	big_free(r->group_links, root->group_cnt, sizeof(*r->group_links));
+	big_free(r->group_books, root->group_cnt, sizeof(*r->group_books));
+	big_free(r->memberships, root->endpoint_cnt, sizeof(*r->memberships));
 	block_pool_fini(&r->blocks);
 	index_fini(&r->ids);
 	index_fini(&r->handles);

@@ -53,7 +53,7 @@ static struct linger_list *list_of(struct registry *r, enum linger_of of, uint32
 static void list_append(struct registry *r, enum linger_of of, uint32_t group)
 {
 	struct group_books *books = &r->group_books[group];
-	struct linger_list *list = list_of(r, of, books->link.user);
+	struct linger_list *list = list_of(r, of, r->group_links[group].user);
 
 	books->linger[of].prev = list->last;
 	books->linger[of].next = NONE;
@@ -67,7 +67,7 @@ static void list_append(struct registry *r, enum linger_of of, uint32_t group)
 static void list_remove(struct registry *r, enum linger_of of, uint32_t group)
 {
 	struct group_books *books = &r->group_books[group];
-	struct linger_list *list = list_of(r, of, books->link.user);
+	struct linger_list *list = list_of(r, of, r->group_links[group].user);
 	uint32_t prev = books->linger[of].prev, next = books->linger[of].next;
 
 	if (next != NONE)

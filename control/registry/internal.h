@@ -50,8 +50,8 @@ struct connection_books {
 	uint32_t memberships; /* first membership */
 };
 
+/* What a group that does not linger has no need of stands apart from its link. */
 struct group_books {
-	struct link link;
 	struct {
 		uint32_t prev, next;
 	} linger[LINGER_LISTS];
@@ -64,10 +64,11 @@ struct membership {
 	uint32_t next; /* of the same connection */
 };
 
-/* Free indices of an array of the region. */
+/* Free indices of an array; those from `fresh` on were never taken, and are not written down. */
 struct stack {
 	uint32_t *items;
-	uint32_t cnt;
+	uint32_t cnt, max;
+	uint32_t fresh, fresh_end;
 };
 
 /* ---- reclamation ---- */
@@ -141,11 +142,13 @@ struct registry {
 	uint64_t index_seed[2];
 	struct user *users;
 	struct connection_books *connection_books;
+	struct link *group_links;
 	struct group_books *group_books;
 	struct membership *memberships;
 	struct stack free_users, free_connections, free_groups, free_overflow, free_sessions;
 	struct stack free_memberships;
-	uint32_t groupless; /* ACTIVE records that a takeover has met in no group yet */
+	uint32_t groupless;	/* ACTIVE records that a takeover has met in no group yet */
+	struct stack unsettled; /* PENDING and ENDING records that a takeover has met */
 	struct block_pool blocks;
 	struct linger_list lingering;
 	struct registry_counts counts;
@@ -196,14 +199,20 @@ int layout_open(struct registry *r, const struct fan_config *config, bool *is_ne
 /* ---- books.c ---- */
 int books_init(struct registry *r);
 void books_fini(struct registry *r);
+bool stack_init(struct stack *stack, uint32_t max);
+void stack_fini(struct stack *stack);
 uint32_t stack_pop(struct stack *stack); /* NONE when empty */
 void stack_push(struct stack *stack, uint32_t idx);
 uint32_t connection_find(const struct registry *r, uint64_t id);
 uint32_t user_find(const struct registry *r, const uint8_t handle[16]);
+uint64_t id_hash(const struct registry *r, uint64_t id);
 void ids_add(struct registry *r, uint32_t connection);
 void ids_del(struct registry *r, uint32_t connection);
 /* Into and out of the user's lists; the user's record comes and goes with them. */
 void user_link_connection(struct registry *r, uint32_t connection, const uint8_t handle[16]);
+void user_link_known(struct registry *r, uint32_t connection, uint32_t user);
+/* Asks for the memory that finding or making the user touches first. */
+void user_prefetch(const struct registry *r, const uint8_t handle[16]);
 /* From the live ones to the ENDING ones, and from those, if it is there, to nowhere. */
 void user_unlink_connection(struct registry *r, uint32_t connection);
 void user_link_ending(struct registry *r, uint32_t connection, uint32_t user);

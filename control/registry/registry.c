@@ -62,25 +62,37 @@ static int refuse_connection(struct registry *r, uint32_t idx, const char *what)
 			     r->path, idx, what);
 }
 
+/* Only where the sweep's count says that there is one. */
+static int refuse_groupless(struct registry *r)
+{
+	uint32_t i = 0;
+
+	while (i + 1 < r->root->connection_cnt &&
+	       (connection_state(&r->connections[i]) != FAN_CONNECTION_ACTIVE ||
+		r->connection_books[i].memberships != NONE))
+		i++;
+	return refuse_connection(r, i, "is active and in no group");
+}
+
 /*
  * No change is in progress any more: who is PENDING stands in no group, and ends, for a challenge
  * to its port may still be under way; who is ACTIVE stands in some.
  */
 static int settle_connections(struct registry *r)
 {
-	for (uint32_t i = 0; i < r->root->connection_cnt; i++) {
-		enum fan_connection_state state = connection_state(&r->connections[i]);
-		bool member = r->connection_books[i].memberships != NONE;
+	uint32_t i;
 
-		if (state == FAN_CONNECTION_ACTIVE && !member)
-			return refuse_connection(r, i, "is active and in no group");
-		if (state == FAN_CONNECTION_PENDING && member)
-			return refuse_connection(r, i, "is pending and in a group");
-		if (state != FAN_CONNECTION_PENDING)
+	if (r->groupless)
+		return refuse_groupless(r);
+	while ((i = stack_pop(&r->unsettled)) != NONE) {
+		if (connection_state(&r->connections[i]) != FAN_CONNECTION_PENDING)
 			continue;
+		if (r->connection_books[i].memberships != NONE)
+			return refuse_connection(r, i, "is pending and in a group");
 		connection_end(r, i);
 		retire(r, RETIRED_CONNECTION, i, 1);
 	}
+	stack_fini(&r->unsettled);
 	return 0;
 }
 

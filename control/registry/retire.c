@@ -13,9 +13,9 @@
  * unlinked already.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "control/registry/big.h"
 #include "control/registry/internal.h"
 
 #define KIND_BITS  3
@@ -43,14 +43,14 @@ int retire_init(struct registry *r)
 
 	while (cnt < most)
 		cnt *= 2;
-	r->retirement.items = calloc(cnt, sizeof(*r->retirement.items));
+	r->retirement.items = big_calloc(cnt, sizeof(*r->retirement.items));
 	r->retirement.mask = cnt - 1;
 	return r->retirement.items ? 0 : -ENOMEM;
 }
 
 void retire_fini(struct registry *r)
 {
-	free(r->retirement.items);
+	big_free(r->retirement.items, (size_t)r->retirement.mask + 1, sizeof(*r->retirement.items));
 }
 
 void retire(struct registry *r, enum retired_kind kind, uint32_t idx, uint32_t cnt)

@@ -21,7 +21,7 @@ Test(index, finds_what_was_added_and_nothing_else)
 {
 	struct index index;
 
-	cr_assert_eq(index_init(&index, KEYS, NULL, same), 0);
+	cr_assert_eq(index_init(&index, KEYS, KEYS, NULL, same), 0);
 	cr_assert_eq(get(&index, 7, 7), INDEX_NONE);
 	index_add(&index, 7, 7);
 	index_add(&index, 7, 8);
@@ -44,9 +44,9 @@ Test(index, agrees_with_an_array)
 	uint32_t hashes[KEYS], cnt = 0;
 
 	srandom(1);
-	cr_assert_eq(index_init(&index, KEYS, NULL, same), 0);
+	cr_assert_eq(index_init(&index, KEYS, KEYS, NULL, same), 0);
 	for (uint32_t i = 0; i < KEYS; i++)
-		hashes[i] = index.mask - (uint32_t)random() % 48;
+		hashes[i] = UINT32_MAX - (uint32_t)random() % (48 * (UINT32_MAX / index.cell_cnt));
 	for (unsigned n = 0; n < 200000; n++) {
 		uint32_t key = (uint32_t)random() % KEYS;
 
