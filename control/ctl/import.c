@@ -49,8 +49,7 @@ static double seconds(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* Reads on until a whole batch surely is there, or the file has ended. */
 static bool fill(struct import *import)
@@ -89,8 +88,7 @@ static size_t cut(const struct import *import, unsigned *lines)
 	return len;
 }
 
-/* ---- telling -----------------------------------------------------------------------------------
- */
+/* ---- telling --------------------------------------------------------------------------------- */
 
 static void tell(struct import *import, bool last)
 {
@@ -136,8 +134,7 @@ static int summary(struct import *import)
 	return EXIT_DONE;
 }
 
-/* ---- sending -----------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static uint64_t number(const json_t *answer, const char *key)
 {

@@ -30,8 +30,7 @@ __attribute__((format(printf, 2, 3))) static int bad(char why[256], const char *
 	return -EINVAL;
 }
 
-/* ---- the plain form: false where a line is any other, or wrong ---------------------------------
- */
+/* ---- the plain form: false where a line is any other, or wrong ------------------------------- */
 
 struct cursor {
 	char *at, *end;
@@ -116,8 +115,7 @@ static bool read_plain(char *line, size_t len, struct members *m)
 	return c.at == c.end && (seen & required) == required;
 }
 
-/* ---- any form ----------------------------------------------------------------------------------
- */
+/* ---- any form -------------------------------------------------------------------------------- */
 
 static int check_members(const json_t *object, char why[256])
 {
@@ -175,8 +173,7 @@ static int read_any(char *line, size_t len, struct members *m, char why[256])
 	return err;
 }
 
-/* ---- what they mean ----------------------------------------------------------------------------
- */
+/* ---- what they mean -------------------------------------------------------------------------- */
 
 static int judge(const struct members *m, struct vouch_line *out, char why[256])
 {

@@ -40,8 +40,7 @@ static int complete(struct vouched *v, struct vouch *item, char why[MESSAGE_REAS
 	return nexthops_get_bulk(v->engine->nexthops, &item->address, &item->hop, why);
 }
 
-/* ---- loading -----------------------------------------------------------------------------------
- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static void load_fail(struct vouched *v, int err)
 {
@@ -179,8 +178,7 @@ static int load_begin(struct vouched *v)
 	return v->on_load && evtimer_add(v->on_load, &at_once) == 0 ? 0 : -ENOMEM;
 }
 
-/* ---- after a crash -----------------------------------------------------------------------------
- */
+/* ---- after a crash --------------------------------------------------------------------------- */
 
 struct mending {
 	struct vouched *v;

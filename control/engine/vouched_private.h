@@ -98,25 +98,71 @@ struct vouched {
 /* ---- vouched.c ---- */
 /* The place of one that leaves the table rests until it has. */
 void vouched_rest(struct vouched *v, uint64_t id, uint64_t mark);
+/* Of its place. */
+uint64_t vouched_mark(const struct vouched *v, const struct registry_connection *c);
 /* Out of the region; its place rests. */
 int vouched_end(struct vouched *v, const struct registry_connection *c);
-/* Into the region as far as it takes them now; the rest at the ticks. */
-void vouched_work(struct vouched *v, struct moment now);
 /* 0, -EAGAIN: the dataplane has to let go of something first; or -errno. */
 int vouched_apply(struct vouched *v, struct vouch *item);
 /* All places are known from then on. */
 void vouched_know_places(struct vouched *v, uint32_t records_max);
 
+/* ---- vouched_work.c ---- */
+/* Into the region as far as it takes them now; the rest at the ticks. */
+void vouched_work(struct vouched *v, struct moment now);
+/* Answers all who wait. */
+void vouched_work_close(struct vouched *v);
+/* The region is as the rows say; unless something is between its commit and the region. */
+void vouched_close_open_rows(struct vouched *v);
+/* True: refused, for the rows are being loaded. */
+bool vouched_refuse_loading(struct vouched *v, vouched_done done, void *arg);
+/* A place behind the work under way, or NULL: it was refused. */
+struct queued *vouched_queue_up(struct vouched *v, uint32_t uid, vouched_done done, void *arg);
+
+/* ---- vouched_remove.c ---- */
+void vouched_remove_now(struct vouched *v, const struct vouched_selection *selection, uint32_t uid,
+			vouched_done done, void *arg);
+
 /* ---- vouched_batch.c ---- */
 /* Judges a body; true: v->work holds it, durable. Else *answer says what is wrong with it. */
 bool vouched_batch_take(struct vouched *v, char *body, size_t len, uint32_t uid, struct moment now,
 			struct vouched_answer *answer);
+/* ---- vouched_judge.c ---- */
 /* Whether a place may be vouched for at all; or a sentence. */
 bool vouched_place_ok(const struct fan_config *config, const struct message_address *address,
 		      char why[256]);
 /* Whether it is in the range of this host's scoped sockets. */
 bool vouched_place_is_scoped(const struct fan_config *config, const struct message_address *place);
 void vouched_rules(const struct fan_config *config, uint8_t rules[FAN_HANDLE_LEN]);
+
+/* A registration that names a place of its own. */
+struct registered {
+	uint64_t mark;
+	const struct user *user;
+};
+/* What a batch has named so far. */
+#define VOUCHED_SEEN_CNT (4 * VOUCHED_LINES_MAX) /* power of two */
+struct seen {
+	uint64_t key;
+	uint32_t value;
+};
+struct judging {
+	struct vouched *v;
+	struct vouched_answer *answer;
+	uint32_t uid;
+	struct seen *ids, *marks, *users; /* line; line; connections added */
+	struct registered *registered;	  /* in order of their marks */
+	uint32_t registered_cnt;
+	uint32_t new_users;
+	const struct vouch *item; /* under judgement */
+	struct registry_counts counts;
+	uint32_t socket_cnt; /* registrations that come with a socket */
+};
+/* Says why in the answer, with the line under judgement; false. */
+__attribute__((format(printf, 4, 5))) bool
+vouched_refuse(struct judging *j, int status, const char *error, const char *format, ...);
+/* All items of the work; false: refused. */
+bool vouched_judge_all(struct judging *j);
 
 /* ---- vouched_load.c ---- */
 int vouched_load_open(struct vouched *v, char why[1024]);

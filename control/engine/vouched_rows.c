@@ -64,8 +64,7 @@ uint64_t rows_count(struct vouched_rows *r)
 	return number(r->count);
 }
 
-/* ---- one row -----------------------------------------------------------------------------------
- */
+/* ---- one row --------------------------------------------------------------------------------- */
 
 /* The family's own bytes. */
 static void bind_address(sqlite3_stmt *stmt, int column, const struct message_address *address)
@@ -182,8 +181,7 @@ int rows_run(struct vouched_rows *r, uint64_t after, uint64_t last, struct vouch
 	return rc == SQLITE_DONE || rc == SQLITE_ROW ? (int)cnt : -EIO;
 }
 
-/* ---- batches -----------------------------------------------------------------------------------
- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 int rows_batch_add(struct vouched_rows *r, uint64_t first, uint64_t last, uint64_t *batch)
 {
@@ -216,8 +214,7 @@ int rows_batch_remove(struct vouched_rows *r, uint64_t batch)
 	return store_write(r->store, r->batch_remove);
 }
 
-/* ---- what the region may not have yet ----------------------------------------------------------
- */
+/* ---- what the region may not have yet -------------------------------------------------------- */
 
 int rows_open_add(struct vouched_rows *r, uint64_t first, uint64_t last, uint64_t id)
 {

@@ -148,8 +148,7 @@ static bool served(uint64_t id, const char *user, const char *address, unsigned 
 	       memcmp(c.handle, handle, 16) == 0 && memcmp(c.address, parsed.bytes, 16) == 0;
 }
 
-/* ---- what is taken -----------------------------------------------------------------------------
- */
+/* ---- what is taken --------------------------------------------------------------------------- */
 
 Test(vouched, are_served_after_import_restart_and_reboot)
 {
@@ -222,8 +221,7 @@ Test(vouched, a_late_replacement_is_told_and_comes_by_itself)
 	expect_done("bob 198.18.1.2 5000", 1, 0, 0);
 }
 
-/* ---- the wall ----------------------------------------------------------------------------------
- */
+/* ---- the wall -------------------------------------------------------------------------------- */
 
 Test(vouched, one_place_is_never_two_users)
 {
@@ -321,8 +319,7 @@ Test(vouched, another_configuration_ends_what_it_does_not_vouch_for)
 	cr_assert_eq(audited(&f, "unvouch"), 1);
 }
 
-/* ---- limits ------------------------------------------------------------------------------------
- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 Test(vouched, limits_hold_for_both_kinds_together)
 {
@@ -342,8 +339,7 @@ Test(vouched, limits_hold_for_both_kinds_together)
 	expect_done("bob 198.18.1.3 5000;bob 198.18.1.4 5000", 2, 0, 0);
 }
 
-/* ---- ends --------------------------------------------------------------------------------------
- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 Test(vouched, removal_by_id_user_and_batch_lasts)
 {
@@ -446,8 +442,7 @@ Test(vouched, a_row_of_an_older_generation_is_not_loaded)
 	cr_assert_eq(total(), 1);
 }
 
-/* ---- crashes -----------------------------------------------------------------------------------
- */
+/* ---- crashes --------------------------------------------------------------------------------- */
 
 /* Durable, and killed before the region has any of it. */
 static void take_and_die(char *body)
