@@ -88,7 +88,9 @@ def amount(value, unit, told=True):
     if unit.endswith("/s") or unit in ("bit/s", "bytes", "Hz"):
         scale, prefix = next(((s, p) for s, p in SCALES if abs(value) >= s), (1.0, ""))
     value /= scale
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 0.1 or value == 0 else 4
+    if value == 0:
+        return f"0 {unit}" if told else "0"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 0.1 else 4
     if not told:
         return f"{value:,.{digits}f} {prefix}".rstrip()
     gap = " " if prefix and unit[0].isalpha() and unit != "bit/s" else ""

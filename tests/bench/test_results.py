@@ -106,7 +106,7 @@ def test_labels_match_by_inclusion():
 
 
 @pytest.mark.parametrize("value, unit, text", [
-    (52_340_000, "copies/s", "52.34 M copies/s"), (999, "copies/s", "999.0 copies/s"), (59.44, "ns", "59.44 ns"), (1.5, "x", "1.50 x"),
+    (52_340_000, "copies/s", "52.34 M copies/s"), (999, "copies/s", "999.0 copies/s"), (0, "events", "0 events"), (59.44, "ns", "59.44 ns"), (1.5, "x", "1.50 x"),
     (12345, "cycles", "12,345 cycles"), (0.0123, "s", "0.0123 s"), (2.5e9, "bit/s", "2.50 Gbit/s"), (0.015, "share", "1.50%"),
 ])
 def test_amounts_read_well(value, unit, text):
