@@ -23,6 +23,7 @@
 struct options {
 	const char *address, *receive_address;
 	unsigned port, receive_port, users, fanout;
+	bool sleep; /* whenever there is no publish, as most servers do */
 };
 
 struct inbox {
@@ -55,6 +56,7 @@ static void options_take(struct options *o, int argc, char **argv)
 		{"receive-port", required_argument, NULL, 'R'},
 		{"users", required_argument, NULL, 'u'},
 		{"fanout", required_argument, NULL, 'f'},
+		{"sleep", no_argument, NULL, 's'},
 		{NULL, 0, NULL, 0},
 	};
 	int option;
@@ -78,6 +80,9 @@ static void options_take(struct options *o, int argc, char **argv)
 			break;
 		case 'f':
 			o->fanout = number_take(64);
+			break;
+		case 's':
+			o->sleep = true;
 			break;
 		default:
 			exit(step_fail("unknown option; see bench/peers/fanout_server.c"));
@@ -209,7 +214,8 @@ static int serve(struct server *server, const struct options *o, const struct so
 		if (cnt > 0) {
 			err = inbox_handle(server, inbox, cnt, burst, o, table);
 			last_ns = load_now_ns();
-		} else if (load_now_ns() - last_ns > SPIN_NS && !sleep_until_publish(server->fd)) {
+		} else if ((o->sleep || load_now_ns() - last_ns > SPIN_NS) &&
+			   !sleep_until_publish(server->fd)) {
 			break;
 		}
 	}
@@ -232,8 +238,8 @@ int server_main(struct server *server, int argc, char **argv)
 	err = server->open(server, server->fd);
 	if (err)
 		return step_fail("%s cannot be set up: %s", server->name, strerror(-err));
-	step_ready(json_pack("{s:i, s:i, s:b}", "users", (int)o.users, "fanout", (int)o.fanout,
-			     "burst", SERVER_COPIES),
+	step_ready(json_pack("{s:i, s:i, s:i, s:b}", "users", (int)o.users, "fanout", (int)o.fanout,
+			     "burst", SERVER_COPIES, "sleeps", o.sleep),
 		   json_object());
 	return serve(server, &o, table);
 }
