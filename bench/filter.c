@@ -27,8 +27,8 @@
 
 #define STEP	      64 /* datagrams between two looks at the clock */
 #define WARM_UP_MS    20
-#define TEST_REPEAT   200000
-#define STATS_STEPS   500
+#define TEST_REPEAT   100000
+#define STATS_STEPS   200
 #define RECEIVE_TRIES 1000
 
 static const char *const case_names[CASE_CNT] = {"none", "accept", "filter", "guard", "both"};

@@ -31,7 +31,7 @@
 #define HOST_DIR     "/mnt" /* a tmpfs of this process's own stands there */
 #define ENGINE_MAC   "02:fa:00:00:00:01"
 #define RECEIVER_MAC "02:fa:00:00:00:02"
-#define WAIT_MS	     50
+#define WAIT_MS	     10
 
 static const uint8_t master[FAN_KEY_LEN] = "a master key of 32 bytes, known";
 
