@@ -63,7 +63,7 @@ def _targets(found, wanted):
     rows = "".join(_target_row(*one) for one in judged)
     return (f"<h2 id=\"targets\">Targets</h2><p>{met} of {len(judged)} met, {missed} missed, {len(judged) - met - missed} not measured. "
             "The mark in the middle of each bar is the target; to the right of it is better.</p>"
-            "<div class=\"scroll\"><table><tr><th>#</th><th>what</th><th class=\"n\">target</th><th class=\"n\">measured</th><th></th><th></th></tr>"
+            "<div class=\"scroll\"><table><tr><th>#</th><th class=\"what\">what</th><th class=\"n\">target</th><th class=\"n\">measured</th><th></th><th></th></tr>"
             f"{rows}</table></div>")
 
 
@@ -73,7 +73,7 @@ def _target_row(target, verdict, figure, why):
     if why:
         what += f"<br><small class=\"soft\">{e(why)}</small>"
     value = e(results.amount(figure['median'], figure['unit'])) if figure else "–"
-    return (f"<tr><td>{target['id']}</td><td>{what}</td><td class=\"n\">{e(targets.bound_text(target))}</td><td class=\"n\">{value}</td>"
+    return (f"<tr><td>{target['id']}</td><td>{what}</td><td class=\"n wrap\">{e(targets.bound_text(target))}</td><td class=\"n wrap\">{value}</td>"
             f"<td>{_meter(target, figure)}</td><td class=\"{BADGES[verdict]}\">{verdict}</td></tr>")
 
 
