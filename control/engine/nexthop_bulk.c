@@ -127,6 +127,18 @@ static struct on_link *on_link_cell(struct nexthops *n, const struct message_add
 	return &n->bulk.on_link[low >> 40 & (BULK_ON_LINK_CNT - 1)];
 }
 
+/* As a neighbour that has its next hop already. */
+static bool is_known(const struct nexthops *n, const struct message_address *address)
+{
+	const struct fan_table *table = registry_table(n->registry);
+
+	for (uint32_t i = 0; i < table->nexthop_cnt && table->nexthops[i].family; i++)
+		if (table->nexthops[i].family == address->family &&
+		    memcmp(table->nexthops[i].address, address->bytes, 16) == 0)
+			return true;
+	return false;
+}
+
 static int get_on_link(struct nexthops *n, const struct message_address *address, uint32_t *idx,
 		       char why[MESSAGE_REASON_MAX])
 {
@@ -142,7 +154,7 @@ static int get_on_link(struct nexthops *n, const struct message_address *address
 		return 0;
 	}
 	registry_counts(n->registry, &counts);
-	if (counts.nexthops + HOPS_LEFT >= FAN_NEXTHOPS_MAX) {
+	if (counts.nexthops + HOPS_LEFT >= FAN_NEXTHOPS_MAX && !is_known(n, address)) {
 		snprintf(why, MESSAGE_REASON_MAX,
 			 "%u next hops are known, and each address on the link itself needs one; "
 			 "put a gateway before so many receivers, and a route to their prefix",

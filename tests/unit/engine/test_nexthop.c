@@ -50,7 +50,9 @@ static void teardown(void)
 
 TestSuite(nexthop, .init = setup, .fini = teardown);
 
-static int get(const char *text, uint32_t *idx)
+typedef int (*getter)(struct nexthops *, const struct message_address *, uint32_t *, char *);
+
+static int get_by(getter ask_for, const char *text, uint32_t *idx)
 {
 	struct message_address address = {0};
 	struct fan_address parsed;
@@ -60,10 +62,24 @@ static int get(const char *text, uint32_t *idx)
 	cr_assert_eq(fan_address_parse(&parsed, text), 0);
 	memcpy(address.bytes, parsed.bytes, 16);
 	address.family = parsed.family;
-	err = nexthops_get(hops, &address, idx, why);
+	err = ask_for(hops, &address, idx, why);
 	if (err)
 		cr_assert_gt(strlen(why), 20);
 	return err;
+}
+
+static int get(const char *text, uint32_t *idx)
+{
+	return get_by(nexthops_get, text, idx);
+}
+
+/* As one of many. */
+static uint32_t get_bulk(const char *text)
+{
+	uint32_t idx = UINT32_MAX;
+
+	cr_assert_eq(get_by(nexthops_get_bulk, text, &idx), 0, "%s", text);
+	return idx;
 }
 
 static bool becomes(uint32_t idx, bool resolved)
@@ -216,4 +232,73 @@ Test(nexthop, one_that_does_not_answer_is_found_when_it_does, .timeout = 30)
 	cr_assert(found);
 	kill(peer, SIGKILL);
 	waitpid(peer, NULL, 0);
+}
+
+/* ---- many at once ---------------------------------------------------------------------------- */
+
+Test(nexthop, many_take_the_way_that_each_would_take)
+{
+	char text[32];
+	uint32_t idx;
+
+	nexthops_bulk_begin(hops);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned host = 1; host < 255; host++) {
+			snprintf(text, sizeof(text), "198.18.9.%u", host);
+			cr_assert_eq(get(text, &idx), 0);
+			cr_assert_eq(get_bulk(text), idx, "%s", text);
+		}
+		for (unsigned host = 2; host < 40; host++) {
+			snprintf(text, sizeof(text), "198.18.0.%u", host);
+			cr_assert_eq(get(text, &idx), 0);
+			cr_assert_eq(get_bulk(text), idx, "%s", text);
+		}
+	}
+	cr_assert_eq(get_bulk("198.18.9.1"), get_bulk("198.18.9.254"));
+	cr_assert_neq(get_bulk("198.18.0.2"), get_bulk("198.18.0.3"));
+	cr_assert_eq(get_by(nexthops_get_bulk, "203.0.113.7", &idx), -ENETUNREACH);
+	cr_assert_eq(get_by(nexthops_get_bulk, "192.0.2.1", &idx), -ENETUNREACH);
+	cr_assert_eq(get_by(nexthops_get_bulk, "2001:db8::1", &idx), -EAFNOSUPPORT);
+}
+
+Test(nexthop, routes_and_rules_that_change_count_from_the_next_batch_on)
+{
+	uint32_t before = get_bulk("198.18.9.5"), routed, ruled;
+
+	run("ip route add 198.18.9.5/32 via 198.18.0.8");
+	nexthops_bulk_begin(hops);
+	routed = get_bulk("198.18.9.5");
+	cr_assert_neq(routed, before);
+	cr_assert_eq(get_bulk("198.18.9.4"), before);
+	cr_assert_eq(get_bulk("198.18.9.6"), before);
+	run("ip route add 198.18.9.0/24 via 198.18.0.7 table 77 && "
+	    "ip rule add to 198.18.9.7/32 table 77");
+	nexthops_bulk_begin(hops);
+	ruled = get_bulk("198.18.9.7");
+	cr_assert(ruled != before && ruled != routed);
+	cr_assert_eq(get_bulk("198.18.9.5"), routed);
+	cr_assert_eq(get_bulk("198.18.9.8"), before);
+	run("ip route del 198.18.9.5/32");
+	nexthops_bulk_begin(hops);
+	cr_assert_eq(get_bulk("198.18.9.5"), before);
+}
+
+Test(nexthop, neighbours_of_many_leave_room_for_others, .timeout = 60)
+{
+	uint32_t idx, last = 0;
+	char text[32];
+	int err = 0;
+
+	run("ip addr add 10.7.0.1/16 dev hop0");
+	nexthops_bulk_begin(hops);
+	for (unsigned host = 2; host < FAN_NEXTHOPS_MAX && !err; host++) {
+		snprintf(text, sizeof(text), "10.7.%u.%u", host >> 8, host & 255);
+		err = get_by(nexthops_get_bulk, text, &idx);
+		last = host;
+	}
+	cr_assert_eq(err, -ENOSPC);
+	cr_assert_eq(last - 2, FAN_NEXTHOPS_MAX - 1024);
+	cr_assert_eq(get_bulk("10.7.0.2"), 0, "one that is known stays so");
+	cr_assert_eq(get("198.18.9.1", &idx), 0);
+	cr_assert_eq(get_bulk("198.18.9.2"), idx);
 }
