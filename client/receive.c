@@ -9,7 +9,12 @@
 /* True where a datagram is at hand; fills the batch when it is used up. */
 static bool batch_fill(struct fan_subscription *s)
 {
-	return s->batch.next < s->batch.cnt || s->transport->fill(s);
+	if (s->batch.next < s->batch.cnt)
+		return true;
+	if (!s->transport->fill(s))
+		return false;
+	s->batch.filled_ns = s->transport->now(s);
+	return true;
 }
 
 static const uint8_t *batch_head(const struct fan_subscription *s, size_t *len)
@@ -134,7 +139,7 @@ static int take_delivery(struct fan_subscription *s, struct stream *stream,
 	if (stream->tail <= stream->cursor)
 		stream->tail_due_ns = CLOCK_NEVER;
 	status = reassembly_add(&s->reassembly, d, batch_head(s, &len) + FAN_DELIVERY_LEN, joined,
-				clock_now_ns(), &bytes, &len);
+				s->batch.filled_ns, &bytes, &len);
 	if (status <= 0)
 		return status;
 	*event = (struct fan_event){.type = FAN_EVENT_DATA,

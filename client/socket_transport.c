@@ -90,6 +90,11 @@ static void socket_wait(struct fan_subscription *s, uint64_t deadline_ns)
 	clock_poll(s->epoll_fd, deadline_ns);
 }
 
+static uint64_t socket_now(const struct fan_subscription *s)
+{
+	return clock_now_ns();
+}
+
 static void socket_close(struct fan_subscription *s)
 {
 	free(s->link);
@@ -104,6 +109,7 @@ const struct transport socket_transport = {
 	.fill = socket_fill,
 	.send = socket_send,
 	.wait = socket_wait,
+	.now = socket_now,
 	.attaches = true,
 	.close = socket_close,
 };

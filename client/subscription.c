@@ -338,7 +338,7 @@ static int receive_round(struct fan_subscription *s, struct fan_event *event)
 
 	/* the client socket once a batch: not a system call an event */
 	if (receive_deadline(s) != 0) {
-		now_ns = clock_now_ns();
+		now_ns = s->transport->now(s);
 		service(s, now_ns);
 	}
 	outcome = receive_next(s, event);

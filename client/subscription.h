@@ -38,6 +38,7 @@ struct receive_batch {
 	const uint8_t *packets[RECEIVE_BATCH];
 	uint32_t lens[RECEIVE_BATCH];
 	unsigned cnt, next;
+	uint64_t filled_ns; /* one look at the clock does for all of it */
 };
 
 struct fan_subscription {

@@ -27,6 +27,8 @@ struct transport {
 	void (*send)(struct fan_subscription *subscription, const uint8_t *packet, size_t len);
 	/* Until something may be at hand or the deadline is over. */
 	void (*wait)(struct fan_subscription *subscription, uint64_t deadline_ns);
+	/* What time it is, CLOCK_MONOTONIC; as of the last look at the link where that will do. */
+	uint64_t (*now)(const struct fan_subscription *subscription);
 	/*
 	 * It is read by polling, far more often than a socket is: what costs a system call, a look
 	 * at fanwired's socket and the timer of events that wait, is not done for each batch.

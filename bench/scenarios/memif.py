@@ -29,7 +29,7 @@ class MemifSite(Site):
         super().__init__(bench, receivers, role="m", ports=(11000, 11999), config={
             "network.interface": '""', "network.static_mac": '"02:00:00:00:00:09"',
             "dataplane.port": f'"net_memif0,role=server,socket-abstract=no,socket={self.socket},rsize=14,bsize=2048"',
-            "limits.max_connections_per_user": "64"})
+            "dataplane.idle_sleep_us": "0", "limits.max_connections_per_user": "64"})
 
     def receivers(self, *words, users, fanout, cpu=None):
         return self.bench.program(

@@ -111,7 +111,7 @@ static bool bypass_fill(struct fan_subscription *s)
 	s->batch.cnt = s->batch.next = 0;
 	if (s->ended) /* as a socket whose scope is gone */
 		r->scoped = false;
-	if (r->head == r->tail)
+	if (r->head == r->tail && !r->link->polled)
 		link_poll(r->link);
 	while (b->held_cnt < PACKETS && r->tail != r->head) {
 		const struct receiver_datagram *datagram = &r->queue[r->tail++ % RECEIVER_QUEUE];
@@ -148,6 +148,13 @@ static void bypass_wait(struct fan_subscription *s, uint64_t deadline_ns)
 	}
 }
 
+static uint64_t bypass_now(const struct fan_subscription *s)
+{
+	const struct fan_bypass *link = ((const struct bypass *)s->link)->receiver->link;
+
+	return link->polled ? link->now_ns : clock_now_ns();
+}
+
 static void bypass_close(struct fan_subscription *s)
 {
 	struct bypass *b = s->link;
@@ -167,6 +174,7 @@ static const struct transport bypass_transport = {
 	.fill = bypass_fill,
 	.send = bypass_send,
 	.wait = bypass_wait,
+	.now = bypass_now,
 	.polled = true,
 	.attaches = false,
 	.close = bypass_close,

@@ -68,7 +68,8 @@ FAN_API int fan_bypass_subscribe(struct fan_subscription **subscription, struct 
  * Looks at the link once, without waiting; which subscriptions have datagrams waiting (call
  * fan_receive() with timeout 0 on each until it returns 0), at most `max` of them. Returns how many
  * there are. So one thread serves many subscriptions; each still wants its fan_receive() now and
- * then, for its lease.
+ * then, for its lease. From the first call on, this alone looks at the link, and fan_receive() with
+ * a time to wait.
  */
 FAN_API unsigned fan_bypass_poll(struct fan_bypass *bypass, struct fan_subscription **ready,
 				 unsigned max);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/clock.h"
 #include "client/error.h"
 
 #define PORT_FIRST   20000
@@ -28,6 +29,7 @@
 #define FRAME_ROOM   2048
 #define POOL_CACHE   256
 #define PREFETCH_CNT 4
+#define POLL_BURSTS  8 /* so that a subscription finds more than one datagram at a time */
 
 /* ---- opening ---- */
 
@@ -43,6 +45,7 @@ static int environment_start(const struct fan_bypass_options *o)
 			   "--no-telemetry",
 			   "--log-level=warning",
 			   o->huge_pages ? "--in-memory" : "--no-huge",
+			   "--single-file-segments", /* as memif wants it without copies */
 			   "-m",
 			   memory};
 	size_t len = (size_t)snprintf(lcores, sizeof(lcores), "--lcores=0@(");
@@ -115,8 +118,10 @@ static int port_open(struct fan_bypass *link, const struct fan_bypass_options *o
 		return client_error(-ENOMEM, "no memory for %u packets: raise memory_mb",
 				    2 * ring + RECEIVER_QUEUE * 4);
 	snprintf(name, sizeof(name), "net_memif%u", 100 + number++);
-	snprintf(words, sizeof(words), "role=%s,socket-abstract=no,socket=%s,rsize=%u,bsize=%u",
-		 o->server ? "server" : "client", o->socket, ring_exponent(ring), FRAME_ROOM);
+	snprintf(words, sizeof(words), "role=%s,socket-abstract=no,socket=%s,rsize=%u,bsize=%u%s",
+		 o->server ? "server" : "client", o->socket, ring_exponent(ring), FRAME_ROOM,
+		 /* the other end writes into our packets: on huge pages only can it map them */
+		 o->huge_pages && !o->server && !o->eal_runs ? ",zero-copy=yes" : "");
 	if (rte_eal_hotplug_add("vdev", name, words) ||
 	    rte_eth_dev_get_port_by_name(name, &link->port_id))
 		return client_error(-EIO, "the memif %s could not be made; is its folder there?",
@@ -335,7 +340,10 @@ unsigned fan_bypass_poll(struct fan_bypass *link, struct fan_subscription **read
 {
 	unsigned cnt = 0;
 
-	link_poll(link);
+	link->polled = true;
+	link->now_ns = clock_now_ns();
+	for (unsigned i = 0; i < POLL_BURSTS && link_poll(link) == LINK_BURST; i++)
+		;
 	for (unsigned i = 0; i < link->ready_cnt && cnt < max; i++) {
 		struct receiver *receiver = link->ready[i];
 

@@ -42,6 +42,8 @@ struct fan_bypass {
 	struct receiver **receivers; /* by port - port_first */
 	struct receiver **ready;     /* those that may have something waiting */
 	unsigned ready_cnt;
+	uint64_t now_ns; /* of the last look at the link by fan_bypass_poll() */
+	bool polled;	 /* by fan_bypass_poll(): a subscription does not look at the link itself */
 	struct fan_bypass_counts counts;
 	/* Sees what is not ours before it is dropped; NULL: nobody. Does not keep the mbuf. */
 	void (*stranger)(void *arg, struct rte_mbuf *mbuf);
