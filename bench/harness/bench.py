@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from . import hugepages, interleave, machine, results, undo
+from . import hugepages, interleave, machine, results, sysctl, undo
 from .errors import Failure, Skip
 from .namespaces import Namespace
 from .program import Program, child, inside, stop
@@ -69,6 +69,11 @@ class Bench:
     def hugepages(self, mb):
         """Context manager: that much more of huge pages."""
         return hugepages.hugepages(mb, self._ledger)
+
+    def sysctl(self, name, value):
+        """Context manager: a setting of the kernel, recorded; False where it has no such setting."""
+        self._result["settings"].setdefault("sysctl", {})[name] = value
+        return sysctl.changed(name, value, self._ledger)
 
     def namespace(self, role=""):
         self.need_root()

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 
-from . import hugepages, namespaces, progress, results, undo
+from . import hugepages, namespaces, progress, results, sysctl, undo
 from .bench import Bench
 from .errors import Failure, Skip
 
@@ -72,7 +72,7 @@ def measure(name, module, options, wanted, ledger, shown):
 
 def run(options, chosen, wanted=None):
     """{name: module} in their order; the exit status: 0, 1 where one failed, INTERRUPTED."""
-    ledger = undo.Ledger({"hugepages": hugepages.give_back, "namespace": namespaces.remove})
+    ledger = undo.Ledger({"hugepages": hugepages.give_back, "namespace": namespaces.remove, "sysctl": sysctl.put_back})
     shown = progress.Progress({name: module.SECONDS[0 if options.quick else 1] for name, module in chosen.items()})
     failures, left, start = {}, list(chosen), time.monotonic()
     try:

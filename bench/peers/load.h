@@ -87,7 +87,7 @@ struct load {
 	struct histogram *last;	  /* to the last of them */
 	uint8_t payload[LOAD_PAYLOAD_MAX];
 	uint64_t now_ns; /* when what is being taken in was received */
-	uint64_t random, lazy_ns;
+	uint64_t random;
 	double due_ns; /* since the run began: when the next event is due, open loop */
 	char why[512];
 };
