@@ -38,7 +38,8 @@ static void list_add(struct block_pool *pool, uint32_t first, uint32_t cnt)
 	struct block_tag *tag = &pool->tags[first];
 
 	tag->run = cnt;
-	pool->tags[first + cnt - 1].run = cnt;
+	if (cnt > 1)
+		pool->tags[first + cnt - 1].run = cnt | BLOCK_LAST;
 	tag->prev = 0;
 	tag->next = pool->lists[list];
 	if (tag->next)
@@ -91,6 +92,19 @@ static uint32_t search_larger(const struct block_pool *pool, uint32_t cnt)
 	return BLOCK_NONE;
 }
 
+uint32_t block_take(struct block_pool *pool, uint32_t first, uint32_t cnt)
+{
+	uint32_t run = pool->tags[first].run;
+
+	if (run < cnt)
+		return BLOCK_NONE;
+	list_del(pool, first);
+	if (run > cnt)
+		list_add(pool, first + cnt, run - cnt);
+	pool->free_cnt -= cnt;
+	return first;
+}
+
 uint32_t block_alloc(struct block_pool *pool, uint32_t cnt)
 {
 	uint32_t first;
@@ -103,20 +117,44 @@ uint32_t block_alloc(struct block_pool *pool, uint32_t cnt)
 		first = cnt <= BLOCK_EXACT ? search_larger(pool, cnt) : search_own_list(pool, cnt);
 	if (first == BLOCK_NONE)
 		return BLOCK_NONE;
-	uint32_t run = pool->tags[first].run;
+	return block_take(pool, first, cnt);
+}
 
-	list_del(pool, first);
-	if (run > cnt)
-		list_add(pool, first + cnt, run - cnt);
-	pool->free_cnt -= cnt;
-	return first;
+uint32_t block_run(const struct block_pool *pool, uint32_t first)
+{
+	return pool->tags[first].run & BLOCK_LAST ? 0 : pool->tags[first].run;
+}
+
+uint32_t block_next(const struct block_pool *pool, uint32_t from, uint32_t most)
+{
+	uint32_t i = from;
+
+	while (i < pool->unit_cnt && i - from < most && !block_run(pool, i))
+		i++;
+	return i;
+}
+
+/* The least length that a list holds: of the exact ones each, else what list_of() begins it with.
+ */
+uint32_t block_longest(const struct block_pool *pool)
+{
+	for (unsigned word = BLOCK_LISTS / 64; word-- > 0;) {
+		if (!pool->filled[word])
+			continue;
+		unsigned list = word * 64 + 63 - (unsigned)__builtin_clzll(pool->filled[word]);
+		if (list < BLOCK_EXACT)
+			return list + 1;
+		unsigned power = 6 + (list - BLOCK_EXACT) / 4;
+		return (4 + (list - BLOCK_EXACT) % 4) << (power - 2);
+	}
+	return 0;
 }
 
 void block_free(struct block_pool *pool, uint32_t first, uint32_t cnt)
 {
 	pool->free_cnt += cnt;
 	if (first > 0 && pool->tags[first - 1].run) {
-		uint32_t left = pool->tags[first - 1].run;
+		uint32_t left = pool->tags[first - 1].run & ~BLOCK_LAST;
 
 		first -= left;
 		cnt += left;

@@ -17,7 +17,11 @@
 #define BLOCK_EXACT 64
 #define BLOCK_LISTS 192
 
-/* Of a unit. `run` is the length at a free run's first and last unit, and 0 everywhere else. */
+/*
+ * Of a unit. `run` is the length at a free run's first unit, and at its last one with BLOCK_LAST
+ * (unless that is the first, too); 0 everywhere else.
+ */
+#define BLOCK_LAST (UINT32_C(1) << 31)
 struct block_tag {
 	uint32_t run;
 	uint32_t next; /* first units of the same list, + 1 */
@@ -37,5 +41,14 @@ int block_pool_init(struct block_pool *pool, uint32_t unit_cnt);
 void block_pool_fini(struct block_pool *pool);
 /* First unit of a run of cnt (at least 1), or BLOCK_NONE. */
 uint32_t block_alloc(struct block_pool *pool, uint32_t cnt);
+/* The first `cnt` units of the free run that begins at `first`; BLOCK_NONE: it is shorter. */
+uint32_t block_take(struct block_pool *pool, uint32_t first, uint32_t cnt);
+/* Length of the free run that begins at `first`; 0: none does. */
+uint32_t block_run(const struct block_pool *pool, uint32_t first);
+/* Where the next free run at or after `from` begins; where it is no nearer than `most`, that far.
+ */
+uint32_t block_next(const struct block_pool *pool, uint32_t from, uint32_t most);
+/* There is a free run of at least so many units, of the longest kind that there is; 0: none. */
+uint32_t block_longest(const struct block_pool *pool);
 /* Any run of units in use, not only a whole one as it was allocated. */
 void block_free(struct block_pool *pool, uint32_t first, uint32_t cnt);

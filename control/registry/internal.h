@@ -4,9 +4,9 @@
  * tests. One thread; the region's readers are other processes.
  *
  * layout.c the region's geometry; bucket.c the hash table; group.c groups and their blocks;
- * change.c activation, deletion, revocation; intent.c the log of the change in progress;
- * retire.c what waits for its grace period; sweep.c rebuilds all private memory from the region;
- * dataplane.c the state region and the two rings.
+ * change.c activation, deletion, revocation; compact.c room for blocks; intent.c the log of the
+ * change in progress; retire.c what waits for its grace period; sweep.c rebuilds all private memory
+ * from the region; dataplane.c the state region and the two rings.
  */
 #pragma once
 
@@ -150,6 +150,8 @@ struct registry {
 	uint32_t groupless;	/* ACTIVE records that a takeover has met in no group yet */
 	struct stack unsettled; /* PENDING and ENDING records that a takeover has met */
 	struct block_pool blocks;
+	uint32_t gap;	    /* endpoint where the free run begins that compact() moves on */
+	uint32_t gap_rests; /* until so many retired ones have been released */
 	struct linger_list lingering;
 	struct registry_counts counts;
 
@@ -276,6 +278,10 @@ void connection_end(struct registry *r, uint32_t connection);
 void connection_leave_later(struct registry *r, uint32_t connection);
 /* Finishes such deletions as far as there is memory. */
 void leaving_finish(struct registry *r);
+
+/* ---- compact.c ---- */
+/* A little at a time, at housekeeping: makes a long run of the holes that small blocks leave. */
+void compact(struct registry *r);
 
 /* ---- intent.c ---- */
 enum intent_op { INTENT_NONE, INTENT_ACTIVATE, INTENT_DEL, INTENT_REVOKE };

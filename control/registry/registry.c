@@ -187,6 +187,7 @@ void registry_housekeeping(struct registry *r, uint64_t now_ns)
 	retire_poll(r);
 	leaving_finish(r);
 	group_linger_expire(r);
+	compact(r);
 	retire_poll(r);
 	retire_tell(r);
 	/* Release by habit: the word is all there is. Pairs with the workers' acquire. */

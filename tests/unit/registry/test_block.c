@@ -45,6 +45,36 @@ Test(block, neighbours_coalesce_in_any_order)
 	block_pool_fini(&pool);
 }
 
+Test(block, runs_are_found_from_their_beginning)
+{
+	struct block_pool pool;
+
+	pool_make(&pool);
+	cr_assert_eq(block_longest(&pool), UNITS);
+	cr_assert_eq(block_alloc(&pool, 100), 0);
+	block_free(&pool, 10, 5);
+	block_free(&pool, 30, 1);
+	cr_assert_eq(block_next(&pool, 0, UNITS), 10);
+	cr_assert_eq(block_run(&pool, 10), 5);
+	cr_assert_eq(block_run(&pool, 14), 0, "its last unit is no beginning");
+	cr_assert_eq(block_next(&pool, 11, UNITS), 30, "from within a run: the next one");
+	cr_assert_eq(block_next(&pool, 11, 7), 18, "no farther than it may look");
+	cr_assert_eq(block_next(&pool, 31, UNITS), 100);
+	cr_assert_eq(block_take(&pool, 10, 6), BLOCK_NONE, "it is shorter");
+	cr_assert_eq(block_take(&pool, 10, 2), 10);
+	cr_assert_eq(block_run(&pool, 12), 3);
+	cr_assert_eq(block_take(&pool, 12, 3), 12);
+	cr_assert_eq(block_take(&pool, 30, 1), 30);
+	block_free(&pool, 0, 100);
+	cr_assert_eq(block_take(&pool, 0, UNITS), 0);
+	cr_assert_eq(block_longest(&pool), 0);
+	cr_assert_eq(block_next(&pool, 0, UNITS), UNITS);
+	block_free(&pool, 0, 77);
+	cr_assert_leq(block_longest(&pool), 77, "at least so long, never longer");
+	cr_assert_gt(block_longest(&pool), 48);
+	block_pool_fini(&pool);
+}
+
 Test(block, a_part_of_a_run_can_go_back)
 {
 	struct block_pool pool;

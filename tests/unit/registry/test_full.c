@@ -247,6 +247,86 @@ Test(full, a_full_table_can_be_emptied)
 	drain_and_check(&f);
 }
 
+/*
+ * Users of 1 to `largest` connections come and go, at 95 % of what the limit allows and with a
+ * large site's reserve, while a worker holds what was unlinked for a while: nobody is refused,
+ * whatever holes the others have left.
+ */
+#define CHURN_LIMIT   60000u
+#define CHURN_USERS   30000u
+#define CHURN_LARGEST 64u
+
+static void come_or_go(unsigned user, uint64_t *ids, unsigned size)
+{
+	uint32_t live = counts_of(&f).connections_active;
+	unsigned i = (unsigned)random() % size;
+	bool full = live >= CHURN_LIMIT * 95 / 100;
+
+	if (ids[i] && (full || random() % 4 == 0)) {
+		disconnect(&f, ids[i]);
+		ids[i] = 0;
+	} else if (!ids[i] && !full) {
+		ids[i] = connect_user(&f, user, NULL, 0, NULL);
+	}
+}
+
+static void churn_open(unsigned largest, uint32_t *hog, uint32_t *hogged)
+{
+	f.config.max_connections = CHURN_LIMIT;
+	f.config.max_groups = CHURN_USERS;
+	f.config.max_connections_per_user = largest;
+	f.config.max_threads_per_connection = 0;
+	fixture_open(&f);
+	dataplane_start(&f);
+	worker_enter(&f, 0);
+	keep(&f, SECOND_NS);
+	*hogged = f.r->blocks.free_cnt - CHURN_LIMIT - CHURN_LIMIT / 32 - 64 - 2 * largest;
+	*hog = block_alloc(&f.r->blocks, *hogged);
+}
+
+static void churn(unsigned users, unsigned largest)
+{
+	static uint64_t ids[CHURN_USERS][CHURN_LARGEST];
+	uint32_t hog, hogged, most = 0;
+
+	srandom(11);
+	churn_open(largest, &hog, &hogged);
+	for (unsigned n = 0; n < 600000; n++) {
+		unsigned user = (unsigned)random() % users;
+
+		come_or_go(user, ids[user], 1 + user % largest);
+		if (n % 8 == 0) {
+			worker_pass(&f, 0);
+			keep(&f, 1);
+		}
+		if (counts_of(&f).connections_active > most)
+			most = counts_of(&f).connections_active;
+	}
+	table_check(&f);
+	for (unsigned user = 0; user < users;
+	     user++) { /* as slowly: what is left needs no memory */
+		for (unsigned i = 0; i < largest; i++) {
+			if (ids[user][i])
+				disconnect(&f, ids[user][i]);
+		}
+		worker_pass(&f, 0);
+		keep(&f, 1);
+	}
+	cr_assert_eq(most, CHURN_LIMIT * 95 / 100, "it was never that full");
+	block_free(&f.r->blocks, hog, hogged);
+	drain_and_check(&f);
+}
+
+Test(full, churn_of_small_groups_is_never_refused, .timeout = 60)
+{
+	churn(CHURN_USERS, 6);
+}
+
+Test(full, churn_of_groups_of_all_sizes_is_never_refused, .timeout = 60)
+{
+	churn(2400, CHURN_LARGEST);
+}
+
 /* 38 groups in one bucket of ten slots: three overflow buckets, and none when they are gone. */
 Test(full, overflow_buckets_come_and_go)
 {
