@@ -16,7 +16,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "cookie.bpf.h"
 #include "scope.h"
 #include "scopes.bpf.h"
 
@@ -112,7 +111,7 @@ int guard_ingress(struct __sk_buff *skb)
 
 	if (!config || !has_port(skb, config))
 		return ALLOW;
-	if (is_scoped(cookie_of(skb)) || !is_udp(skb))
+	if (is_scoped(bpf_get_socket_cookie(skb)) || !is_udp(skb))
 		return ALLOW;
 	return deny(GUARD_INGRESS_DENIED);
 }
@@ -164,7 +163,7 @@ int guard_egress(struct __sk_buff *skb)
 
 	if (!config || !has_port(skb, config) || !is_udp(skb))
 		return ALLOW;
-	if (is_scoped(cookie_of(skb))) {
+	if (is_scoped(bpf_get_socket_cookie(skb))) {
 		if (skb->protocol == bpf_htons(ETH_P_IP) && to_engine4(skb, config))
 			return ALLOW;
 		if (skb->protocol == bpf_htons(ETH_P_IPV6) && to_engine6(skb, config))

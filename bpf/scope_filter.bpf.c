@@ -11,7 +11,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "cookie.bpf.h"
 #include "scope.h"
 #include "scopes.bpf.h"
 #include "siphash.bpf.h"
@@ -162,7 +161,7 @@ static __always_inline __u32 judge_scope(struct __sk_buff *skb, struct header *h
 
 static __always_inline __u32 judge(struct __sk_buff *skb)
 {
-	__u64 cookie = cookie_of(skb);
+	__u64 cookie = bpf_get_socket_cookie(skb);
 	struct scope_entry *entry = slot_of(cookie);
 	struct scope_read scope;
 	struct header header; /* not set to zero: only what was loaded is read */

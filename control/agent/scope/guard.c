@@ -134,8 +134,7 @@ static void config_fill(struct guard_config *to, const struct fan_config *from)
 	}
 }
 
-static int guard_load_as(struct guard *guard, int scopes_fd, int slots_fd, bool direct,
-			 char why[1024])
+static int guard_load(struct guard *guard, int scopes_fd, int slots_fd, char why[1024])
 {
 	struct port_guard_bpf *skel;
 	__u32 zero = 0;
@@ -147,7 +146,6 @@ static int guard_load_as(struct guard *guard, int scopes_fd, int slots_fd, bool 
 		result = -errno;
 		goto fail;
 	}
-	skel->rodata->cookie_direct = direct;
 	result = bpf_map__reuse_fd(skel->maps.scopes, scopes_fd);
 	if (!result)
 		result = bpf_map__reuse_fd(skel->maps.scope_slots, slots_fd);
@@ -172,15 +170,6 @@ fail:
 		 "CONFIG_CGROUP_BPF, and root",
 		 strerror(-result), pin_libbpf_complaint()[0] ? ": " : "", pin_libbpf_complaint());
 	return result;
-}
-
-/* As this kernel is able to: see bpf/cookie.bpf.h. */
-static int guard_load(struct guard *guard, int scopes_fd, int slots_fd, char why[1024])
-{
-	if (!guard_load_as(guard, scopes_fd, slots_fd, true, why))
-		return 0;
-	port_guard_bpf__destroy(guard->skel);
-	return guard_load_as(guard, scopes_fd, slots_fd, false, why);
 }
 
 int guard_open(struct guard *guard, const struct fan_config *config, int scopes_fd, int slots_fd,

@@ -27,7 +27,6 @@ struct scope_maps {
 	struct slots slots;
 	struct guard guard;
 	bool guarded;
-	bool cookie_direct;	 /* the kernel can: see bpf/cookie.bpf.h */
 	struct scope_walls seen; /* as they were when last looked at */
 	uint32_t scope_cnt;
 	int cpu_cnt;
@@ -195,7 +194,6 @@ static int filter_open(struct scope_maps *maps)
 	maps->skel = scope_filter_bpf__open();
 	if (!maps->skel)
 		return -errno;
-	maps->skel->rodata->cookie_direct = maps->cookie_direct;
 	return bpf_map__set_max_entries(maps->skel->maps.scopes,
 					maps->config->max_connections + SCOPE_SLACK);
 }
@@ -237,10 +235,6 @@ static int filter_load(struct scope_maps *maps, char why[1024])
 			goto fail;
 	}
 	result = scope_filter_bpf__load(maps->skel);
-	if (result && maps->cookie_direct) {
-		maps->cookie_direct = false;
-		return filter_load(maps, why);
-	}
 	if (!result)
 		result = slots_open(&maps->slots, slots_fd(maps));
 	if (result)
@@ -280,7 +274,6 @@ int scope_maps_open(struct scope_maps **out, const struct fan_config *config, ch
 	}
 	why[0] = 0;
 	maps->config = config;
-	maps->cookie_direct = true;
 	maps->netns_fd = -1;
 	maps->cpu_cnt = libbpf_num_possible_cpus();
 	maps->dir_fd = result = pins_open(config->bpf_dir, why);
