@@ -35,6 +35,18 @@ static void print_stopped(const json_t *plane)
 	       was);
 }
 
+static void print_vouched(const json_t *vouched)
+{
+	if (strcmp(text(vouched, "state"), "loading") == 0)
+		printf("vouched connections are being loaded from the database: %lld of %lld\n",
+		       number(vouched, "loaded"), number(vouched, "to_load"));
+	else if (strcmp(text(vouched, "state"), "failed") == 0)
+		printf("vouched connections: %lld, others cannot be read; see fanwirectl doctor\n",
+		       number(vouched, "total"));
+	else if (number(vouched, "total"))
+		printf("%lld of them vouched for by an administrator\n", number(vouched, "total"));
+}
+
 static void print_processes(const json_t *status)
 {
 	const json_t *control = member(status, "control"), *plane = member(status, "dataplane");
@@ -51,10 +63,12 @@ static void print_processes(const json_t *status)
 		       json_number_value(member(plane, "busy")) * 100,
 		       json_number_value(member(plane, "heartbeat_age_seconds")));
 	printf("%lld users, %lld active connections, %lld pending, %lld ending, %lld publisher "
-	       "sessions\n\n",
+	       "sessions\n",
 	       number(status, "users"), number(connections, "active"),
 	       number(connections, "pending"), number(connections, "ending"),
 	       number(status, "sessions"));
+	print_vouched(member(status, "vouched"));
+	printf("\n");
 }
 
 static void print_walls(const json_t *status)

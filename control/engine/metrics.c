@@ -17,6 +17,7 @@
 #include "control/engine/nexthop.h"
 #include "control/engine/sessions.h"
 #include "control/engine/store.h"
+#include "control/engine/vouched.h"
 #include "control/registry/registry.h"
 
 #define CONNECTIONS_MAX 16
@@ -81,6 +82,7 @@ static void write_kernel(struct evbuffer *out, const struct engine *engine)
 static void write_registry(struct evbuffer *out, const struct engine *engine)
 {
 	struct registry_counts counts;
+	struct vouched_status vouched;
 	unsigned total, unresolved;
 
 	registry_counts(engine->registry, &counts);
@@ -89,6 +91,8 @@ static void write_registry(struct evbuffer *out, const struct engine *engine)
 	labelled(out, "connections", "state", "pending", counts.connections_pending);
 	labelled(out, "connections", "state", "active", counts.connections_active);
 	labelled(out, "connections", "state", "ending", counts.connections_ending);
+	vouched_status(engine->vouched, &vouched);
+	gauge(out, "connections_vouched", "those that an administrator vouches for", vouched.total);
 	gauge(out, "users", "users with a connection", counts.users);
 	gauge(out, "groups", "groups in the table", counts.groups);
 	gauge(out, "groups_lingering", "groups without a connection", counts.groups_lingering);

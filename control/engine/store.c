@@ -118,6 +118,12 @@ static void fail_all(struct store *store, int rc, const char *doing)
 		schedule(store);
 }
 
+void store_undo(struct store *store)
+{
+	if (store->open)
+		fail_all(store, SQLITE_ABORT, "given up");
+}
+
 static void call_waiters(struct store *store)
 {
 	struct waiters due = STAILQ_HEAD_INITIALIZER(due);

@@ -44,6 +44,10 @@ struct sqlite3_stmt *store_prepare(struct store *store, const char *sql);
  */
 int store_write(struct store *store, struct sqlite3_stmt *stmt);
 
+/* Undoes the turn, as a write that failed does: for who has to have all of several writes or none.
+ */
+void store_undo(struct store *store);
+
 /*
  * What this turn has written must not be lost with the -wal file: it is in the main file when those
  * who wait for it are called.

@@ -171,6 +171,8 @@ static bool write_all(struct judging *j, const uint8_t digest[FAN_HANDLE_LEN], s
 	}
 	if (!err)
 		err = audit_batch(j, digest);
+	if (err)
+		store_undo(v->engine->store);
 	store_on_durable(v->engine->store, on_written, &status);
 	store_flush(v->engine->store);
 	if (!err && !status)

@@ -99,6 +99,8 @@ static int write_removal(struct vouched *v, const struct removal *removal,
 		err = rows_batch_remove(&v->rows, selection->batch);
 	if (!err)
 		err = audit_add(v->engine->audit, &record);
+	if (err)
+		store_undo(v->engine->store);
 	store_on_durable(v->engine->store, on_status, &status);
 	store_flush(v->engine->store);
 	return err ? err : status;

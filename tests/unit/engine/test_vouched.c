@@ -546,6 +546,22 @@ Test(vouched, a_batch_without_room_in_the_table_is_taken_back_whole)
 	cr_assert_eq(audited(&f, "vouch_failed"), 1);
 }
 
+Test(vouched, a_batch_that_the_database_takes_in_part_is_not_taken_at_all)
+{
+	struct sqlite3_stmt *block;
+
+	expect_done("alice 198.18.1.1 5000 a1", 1, 0, 0);
+	/* the row that the second line would get is there already */
+	block = store_prepare(f.engine.store, "INSERT INTO vouched SELECT row + 2, id, user, "
+					      "generation, address, port, since FROM vouched");
+	cr_assert_eq(store_write(f.engine.store, block), 0);
+	store_flush(f.engine.store);
+	expect_refused("bob 198.18.1.2 5000;bob 198.18.1.3 5000;bob 198.18.1.4 5000", "internal");
+	cr_assert_eq(rows_count(&f.engine.vouched->rows), 2);
+	cr_assert_eq(endpoints(&f, "bob"), -1);
+	cr_assert_eq(audited(&f, "vouch"), 1);
+}
+
 Test(vouched, listing_goes_page_by_page)
 {
 	uint64_t next = 0;
