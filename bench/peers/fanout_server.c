@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -157,9 +158,11 @@ static int publish_spread(struct server *server, struct burst *burst, const stru
 		return 0;
 	if (burst->cnt + o->fanout > SERVER_COPIES)
 		err = burst_send(server, burst);
-	for (unsigned i = 0; i < o->fanout; i++)
-		burst->copies[burst->cnt++] =
-			(struct server_copy){payload, len, &table[mark.user * o->fanout + i]};
+	for (unsigned i = 0; i < o->fanout; i++) {
+		unsigned idx = mark.user * o->fanout + i;
+
+		burst->copies[burst->cnt++] = (struct server_copy){payload, len, &table[idx], idx};
+	}
 	return err;
 }
 
@@ -224,6 +227,16 @@ static int serve(struct server *server, const struct options *o, const struct so
 	return err ? step_fail("%s: %s", server->name, strerror(-err)) : 0;
 }
 
+static void files_raise(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
 int server_main(struct server *server, int argc, char **argv)
 {
 	struct options o = {0};
@@ -231,11 +244,12 @@ int server_main(struct server *server, int argc, char **argv)
 	int err;
 
 	options_take(&o, argc, argv);
+	files_raise();
 	table = table_make(&o);
 	if (!table)
 		return step_fail("no memory for the addresses of %u users", o.users);
 	server->fd = socket_open(&o);
-	err = server->open(server, server->fd);
+	err = server->open(server, table, o.users * o.fanout);
 	if (err)
 		return step_fail("%s cannot be set up: %s", server->name, strerror(-err));
 	step_ready(json_pack("{s:i, s:i, s:i, s:b}", "users", (int)o.users, "fanout", (int)o.fanout,

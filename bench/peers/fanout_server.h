@@ -15,12 +15,13 @@ struct server_copy {
 	const void *payload;
 	size_t len;
 	const struct sockaddr_in *to;
+	unsigned idx; /* of the address in the table */
 };
 
 struct server {
 	const char *name;
-	/* 0, or -errno and a sentence through step_fail(). fd: unconnected UDP socket. */
-	int (*open)(struct server *server, int fd);
+	/* 0 or -errno. server->fd is an unconnected UDP socket; table: every address there is. */
+	int (*open)(struct server *server, const struct sockaddr_in *table, unsigned cnt);
 	/* Sends all of them; they are not needed afterwards. 0 or -errno. */
 	int (*send)(struct server *server, const struct server_copy *copies, unsigned cnt);
 	int fd;

@@ -11,9 +11,10 @@ struct batch {
 	struct iovec iov[SERVER_COPIES];
 };
 
-static int batch_open(struct server *server, int fd)
+static int batch_open(struct server *server, const struct sockaddr_in *table, unsigned cnt)
 {
-	(void)fd;
+	(void)table;
+	(void)cnt;
 	server->state = calloc(1, sizeof(struct batch));
 	return server->state ? 0 : -ENOMEM;
 }
