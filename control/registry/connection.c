@@ -162,6 +162,7 @@ int registry_connection_add(struct registry *r, const struct registry_connection
 	connection_set_state(record, FAN_CONNECTION_PENDING);
 	ids_add(r, idx);
 	user_link_connection(r, idx, wanted.handle);
+	r->sockets += !wanted.vouched;
 	r->counts.connections_pending++;
 	unpack(r, idx, made);
 	return 0;
@@ -261,7 +262,8 @@ static uint32_t next_of_kind(const struct registry *r, uint32_t *cursor, bool vo
 bool registry_socket_next(const struct registry *r, uint32_t *cursor,
 			  struct registry_connection *connection)
 {
-	uint32_t idx = next_of_kind(r, cursor, false);
+	/* Where all are vouched there is nothing to look for. */
+	uint32_t idx = r->sockets ? next_of_kind(r, cursor, false) : NONE;
 
 	if (idx != NONE)
 		unpack(r, idx, connection);

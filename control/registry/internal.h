@@ -147,6 +147,7 @@ struct registry {
 	struct membership *memberships;
 	struct stack free_users, free_connections, free_groups, free_overflow, free_sessions;
 	struct stack free_memberships;
+	uint32_t sockets;	/* records that are not FREE and not vouched */
 	uint32_t groupless;	/* ACTIVE records that a takeover has met in no group yet */
 	struct stack unsettled; /* PENDING and ENDING records that a takeover has met */
 	struct block_pool blocks;

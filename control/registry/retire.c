@@ -212,6 +212,7 @@ void retire_tell(struct registry *r)
 		uint64_t id = record->id;
 
 		ids_del(r, connection);
+		r->sockets -= !(record->hop & FAN_HOP_VOUCHED);
 		connection_set_state(record, FAN_CONNECTION_FREE);
 		user_unlink_ending(r, connection);
 		stack_push(&r->free_connections, connection);

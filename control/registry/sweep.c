@@ -80,6 +80,7 @@ static int sweep_connection(struct registry *r, uint32_t idx, struct ids *ids)
 		return sweep_corrupt(r, "a connection's record makes no sense", idx);
 	if (state != FAN_CONNECTION_ACTIVE)
 		stack_push(&r->unsettled, idx);
+	r->sockets += !(c->hop & FAN_HOP_VOUCHED);
 	r->groupless += state == FAN_CONNECTION_ACTIVE;
 	r->counts.connections_active += state == FAN_CONNECTION_ACTIVE;
 	r->counts.connections_pending += state == FAN_CONNECTION_PENDING;

@@ -408,5 +408,6 @@ void drain_and_check(struct fixture *f)
 	cr_assert_eq(free_cnt(&f->r->free_memberships), root->endpoint_cnt);
 	cr_assert_eq(free_cnt(&f->r->free_users), root->connection_cnt + root->group_cnt);
 	cr_assert_eq(f->r->ids.cnt, 0);
+	cr_assert_eq(f->r->sockets, 0);
 	cr_assert_eq(f->r->handles.cnt, 0);
 }
