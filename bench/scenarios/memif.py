@@ -12,7 +12,7 @@ TITLE = "deliveries to bypass receivers over memif beside the best kernel path"
 ORDER = 70
 SECONDS = 20, 60
 
-USERS, WINDOW, KERNEL_WINDOW = 16, 8192, 4096
+USERS, WINDOW, KERNEL_WINDOW = 16, 4096, 4096
 FANOUTS = (16, 3)
 ADDRESS = "198.18.0.9"  # of the receivers: inside what the instance's configuration vouches for
 KERNEL = {"AF_XDP and scoped sockets": "fanwire", "sendmmsg": "sendmmsg"}
