@@ -8,9 +8,7 @@
 #include <string.h>
 
 #include "common/wire/wire.h"
-
-#define LINUX
-#include <intel-ipsec-mb.h>
+#include "dataplane/open.h"
 
 /* ---- ipsec-mb, as the dataplane does ---- */
 
@@ -51,14 +49,8 @@ static void mb_destroy(void *opener, uint32_t sessions)
 static bool mb_open(void *opener, uint32_t session, uint8_t *wire, uint16_t len, uint64_t sequence)
 {
 	struct mb_opener *mb = opener;
-	uint8_t *sealed = wire + FAN_PUBLISH_LEN;
-	uint8_t nonce[FAN_NONCE_LEN], tag[FAN_TAG_LEN];
-	struct gcm_context_data context;
 
-	fan_nonce(nonce, FAN_DIRECTION_PUBLISH, sequence);
-	IMB_AES256_GCM_DEC(mb->manager, &mb->schedules[session].gcm, &context, sealed, sealed, len,
-			   nonce, wire, FAN_PUBLISH_LEN, tag, sizeof(tag));
-	return sodium_memcmp(tag, sealed + len, sizeof(tag)) == 0;
+	return publish_open(mb->manager, &mb->schedules[session].gcm, wire, len, sequence);
 }
 
 /* ---- OpenSSL: one context a session keeps its key schedule ---- */

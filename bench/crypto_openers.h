@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Three ways to open a sealed publish, each with the key schedules of all sessions made beforehand:
- * ipsec-mb with the very calls of the dataplane (dataplane/session.c), OpenSSL's EVP, libsodium.
+ * ipsec-mb by the dataplane's own function (dataplane/open.h), OpenSSL's EVP, libsodium.
  */
 #pragma once
 

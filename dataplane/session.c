@@ -4,6 +4,7 @@
 #include <rte_prefetch.h>
 
 #include "dataplane/handover.h"
+#include "dataplane/open.h"
 
 /* ---- session, state, key ---- */
 
@@ -45,32 +46,6 @@ const struct gcm_key_data *session_key(struct worker *w, const struct fan_sessio
 		schedule->session = id;
 	}
 	return &schedule->gcm;
-}
-
-/* In a time that does not depend on where they differ. */
-static bool tag_equal(const uint8_t *a, const uint8_t *b)
-{
-	uint64_t x[2], y[2];
-
-	_Static_assert(sizeof(x) == FAN_TAG_LEN, "a tag is two words");
-	memcpy(x, a, sizeof(x));
-	memcpy(y, b, sizeof(y));
-	return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
-}
-
-/* Opens the publish in place: the plaintext takes the ciphertext's bytes. */
-static bool publish_open(struct worker *w, const struct fan_session *session, struct packet *packet)
-{
-	uint8_t *sealed = packet->wire + FAN_PUBLISH_LEN;
-	uint16_t len = packet->publish.payload_len;
-	uint8_t nonce[FAN_NONCE_LEN], tag[FAN_TAG_LEN];
-	struct gcm_context_data context;
-
-	fan_nonce(nonce, FAN_DIRECTION_PUBLISH, packet->publish.publisher_sequence);
-	IMB_AES256_GCM_DEC(w->crypto, session_key(w, session, packet->publish.session), &context,
-			   sealed, sealed, len, nonce, packet->wire, FAN_PUBLISH_LEN, tag,
-			   sizeof(tag));
-	return tag_equal(tag, sealed + len);
 }
 
 /* ---- results ---- */
@@ -214,7 +189,8 @@ static void open_one(struct worker *w, struct rte_mbuf *mbuf)
 		packet_drop(w, mbuf, FAN_COUNTER_drop_session_address);
 		return;
 	}
-	if (!publish_open(w, session, packet)) {
+	if (!publish_open(w->crypto, session_key(w, session, packet->publish.session), packet->wire,
+			  packet->publish.payload_len, sequence)) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_tag);
 		return;
 	}
