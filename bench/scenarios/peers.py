@@ -11,7 +11,7 @@ from ._testpmd import Testpmd
 
 TITLE = "one worker beside testpmd txonly and macswap and DPDK's multicast sample, on the null port"
 ORDER = 20
-SECONDS = 30, 120
+SECONDS = 20, 120
 
 FANWIRE, WHOLE, FANOUT = "Fanwire", "Fanwire, whole path", "Fanwire, fan-out stage"
 SAMPLES = {"multicast sample, header and reference": "reference", "multicast sample, header and clone": "clone"}
