@@ -12,8 +12,9 @@
 #include "control/engine/users.h"
 #include "control/engine/vouched_private.h"
 
-#define KNOW_EACH 20000 /* records a tick whose places are noted */
-#define AHEAD	  16	/* places noted while others' lines are under way */
+#define KNOW_AFTER_NS (3 * ENGINE_NS_PER_S)
+#define KNOW_EACH     20000 /* records a tick whose places are noted */
+#define AHEAD	      16    /* places noted while others' lines are under way */
 
 /* ---- places that rest ------------------------------------------------------------------------ */
 
@@ -194,7 +195,9 @@ void vouched_know_places(struct vouched *v, uint32_t records_max)
 
 void vouched_tick(struct vouched *v, struct moment now)
 {
-	vouched_know_places(v, KNOW_EACH);
+	/* who serves again must not wait for the memory of it; who needs it first waits */
+	if (now.mono_ns - v->engine->started.mono_ns >= KNOW_AFTER_NS)
+		vouched_know_places(v, KNOW_EACH);
 	if (v->working && v->work.left)
 		vouched_work(v, now);
 }
