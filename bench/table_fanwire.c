@@ -193,12 +193,44 @@ static int add_one(struct table *t, struct table_change *change)
 	return err;
 }
 
+/* Who has several changes at hand says so. */
+static void ahead_add(const struct table *t, const struct table_change *changes, unsigned cnt)
+{
+	const uint8_t *handles[REGISTRY_AHEAD_MAX];
+	uint64_t ids[REGISTRY_AHEAD_MAX];
+
+	for (unsigned i = 0; i < cnt; i++) {
+		ids[i] = changes[i].id;
+		handles[i] = changes[i].key.handle;
+	}
+	if (cnt)
+		registry_ahead_add(t->registry, ids, handles, cnt);
+}
+
+static void ahead_del(const struct table *t, const struct table_change *changes, unsigned cnt)
+{
+	uint64_t ids[REGISTRY_AHEAD_MAX];
+
+	for (unsigned i = 0; i < cnt; i++)
+		ids[i] = changes[i].id;
+	if (cnt)
+		registry_ahead_del(t->registry, ids, cnt);
+}
+
+static unsigned at_hand(unsigned left)
+{
+	return left < REGISTRY_AHEAD_MAX ? left : REGISTRY_AHEAD_MAX;
+}
+
 static int add(void *table, struct table_change *changes, unsigned cnt)
 {
 	int err = 0;
 
-	for (unsigned i = 0; i < cnt && !err; i++)
+	for (unsigned i = 0; i < cnt && !err; i++) {
+		if (i % REGISTRY_AHEAD_MAX == 0)
+			ahead_add(table, changes + i, at_hand(cnt - i));
 		err = add_one(table, &changes[i]);
+	}
 	return err;
 }
 
@@ -214,8 +246,11 @@ static int remove_(void *table, struct table_change *changes, unsigned cnt)
 {
 	int err = 0;
 
-	for (unsigned i = 0; i < cnt && !err; i++)
+	for (unsigned i = 0; i < cnt && !err; i++) {
+		if (i % REGISTRY_AHEAD_MAX == 0)
+			ahead_del(table, changes + i, at_hand(cnt - i));
 		err = remove_one(table, &changes[i]);
+	}
 	return err;
 }
 
@@ -224,6 +259,10 @@ static int replace(void *table, struct table_change *old, struct table_change *n
 	int err = 0;
 
 	for (unsigned i = 0; i < cnt && !err; i++) {
+		if (i % REGISTRY_AHEAD_MAX == 0) {
+			ahead_del(table, old + i, at_hand(cnt - i));
+			ahead_add(table, new + i, at_hand(cnt - i));
+		}
 		err = remove_one(table, &old[i]);
 		if (!err)
 			err = add_one(table, &new[i]);

@@ -24,14 +24,14 @@
 #define FAN_ENDPOINT_CNT_MAX  ((1u << FAN_ENDPOINT_CNT_BITS) - 1)
 
 /*
- * One cache line. Slot i holds fingerprint fp[i] and group[i] = group index + 1, 0 when empty. Write
- * order on add: fp, then group (release); on delete: group = 0 (release), then fp = 0. A reader that
- * sees a stale fingerprint with a new group compares the whole key and is right.
+ * One cache line. Slot i holds fingerprint fp[i] and group[i] = group index + 1, 0 when empty.
+ * Write order on add: fp, then group (release); on delete: group = 0 (release), then fp = 0. A
+ * reader that sees a stale fingerprint with a new group compares the whole key and is right.
  *
  * chain: bits 0-23 the next bucket's number among the overflow buckets + 1, 0 at the chain's end;
  * bits 24-31 say of which hashes a group may stand in a bucket behind this one: both bits of
- * fan_chain_mark() are set for each that does. Set before such a group appears, cleared after it has
- * gone, so that most lookups that find nothing end in the first bucket.
+ * fan_chain_mark() are set for each that does. Set before such a group appears, cleared after it
+ * has gone, so that most lookups that find nothing end in the first bucket.
  */
 struct fan_bucket {
 	uint16_t fp[FAN_BUCKET_SLOTS];

@@ -101,9 +101,18 @@ void group_linger_end(struct registry *r, uint32_t group)
 
 void group_linger_expire(struct registry *r)
 {
+	uint32_t ahead = r->lingering.first;
+
+	for (unsigned i = 0; i < REGISTRY_AHEAD && ahead != NONE; i++)
+		ahead = r->group_books[ahead].linger[LINGER_OF_ALL].next;
 	while (r->lingering.first != NONE &&
-	       r->group_books[r->lingering.first].linger_until_ns <= r->now_ns)
+	       r->group_books[r->lingering.first].linger_until_ns <= r->now_ns) {
+		if (ahead != NONE) {
+			ahead_group_end(r, ahead);
+			ahead = r->group_books[ahead].linger[LINGER_OF_ALL].next;
+		}
 		group_unlink(r, r->lingering.first); /* one store: needs no intent */
+	}
 }
 
 uint32_t group_linger_shed(struct registry *r, uint32_t user, uint32_t cnt)

@@ -80,6 +80,7 @@ enum retired_kind {
 	RETIRED_CONNECTION,
 	RETIRED_SESSION,
 };
+#define RETIRED_KIND_BITS 3
 struct retired {
 	uint32_t idx;
 	uint32_t cnt_kind; /* cnt << 3 | kind */
@@ -319,6 +320,14 @@ uint32_t take_block(struct registry *r, uint32_t cnt, uint32_t reserve);
 uint32_t take_index(struct registry *r, struct stack *stack);
 /* -ENOSPC, and a sentence: what is full, and whether reclamation is what it waits for. */
 int registry_no_space(struct registry *r, const char *what, const char *limit);
+
+/* ---- ahead.c ---- */
+#define REGISTRY_AHEAD 8 /* items that what follows is asked for before */
+/* Asks for what the end of a lingering group, the release of an item, and the last of
+ * retire_tell()'s connections but REGISTRY_AHEAD will touch. */
+void ahead_group_end(const struct registry *r, uint32_t group);
+void ahead_release(const struct registry *r, struct retired item);
+void ahead_tell(const struct registry *r);
 
 /* ---- sweep.c ---- */
 int sweep(struct registry *r);

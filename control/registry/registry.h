@@ -124,6 +124,16 @@ typedef void (*registry_on_free)(void *arg, uint64_t connection);
 void registry_set_on_connection_free(struct registry *registry, registry_on_free on_free,
 				     void *arg);
 
+/*
+ * Asks for the memory that so many additions (with their users' handles) or deletions will touch,
+ * so that who has several at hand waits for it once and not for each: then make the changes, in
+ * that order. Changes nothing; ids may be of nobody. Up to REGISTRY_AHEAD_MAX at a time.
+ */
+#define REGISTRY_AHEAD_MAX 16
+void registry_ahead_add(const struct registry *registry, const uint64_t *ids,
+			const uint8_t *const *handles, unsigned cnt);
+void registry_ahead_del(const struct registry *registry, const uint64_t *ids, unsigned cnt);
+
 /* Lease and token deadline: single words, no intent. */
 int registry_connection_renew(struct registry *registry, uint64_t id, uint64_t lease_ns,
 			      uint64_t token_expiry_s);

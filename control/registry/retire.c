@@ -18,7 +18,6 @@
 #include "control/registry/big.h"
 #include "control/registry/internal.h"
 
-#define KIND_BITS  3
 #define POLL_EVERY 1024u /* items: bounds what rests while nobody calls housekeeping */
 
 static void fence(void)
@@ -57,7 +56,7 @@ void retire(struct registry *r, enum retired_kind kind, uint32_t idx, uint32_t c
 {
 	struct retirement *q = &r->retirement;
 
-	q->items[q->head++ & q->mask] = (struct retired){idx, cnt << KIND_BITS | kind};
+	q->items[q->head++ & q->mask] = (struct retired){idx, cnt << RETIRED_KIND_BITS | kind};
 }
 
 /* ---- batches ---- */
@@ -156,9 +155,9 @@ static bool passed(struct registry *r, struct batch *batch)
 
 static void release(struct registry *r, struct retired item)
 {
-	switch ((enum retired_kind)(item.cnt_kind & ((1u << KIND_BITS) - 1))) {
+	switch ((enum retired_kind)(item.cnt_kind & ((1u << RETIRED_KIND_BITS) - 1))) {
 	case RETIRED_BLOCK:
-		block_free(&r->blocks, item.idx, item.cnt_kind >> KIND_BITS);
+		block_free(&r->blocks, item.idx, item.cnt_kind >> RETIRED_KIND_BITS);
 		break;
 	case RETIRED_GROUP:
 		stack_push(&r->free_groups, item.idx);
@@ -180,8 +179,11 @@ static void batch_release(struct registry *r, const struct batch *batch)
 {
 	struct retirement *q = &r->retirement;
 
-	while (q->tail != batch->end)
+	while (q->tail != batch->end) {
+		if (batch->end - q->tail > REGISTRY_AHEAD)
+			ahead_release(r, q->items[(q->tail + REGISTRY_AHEAD) & q->mask]);
 		release(r, q->items[q->tail++ & q->mask]);
+	}
 	if (batch->takeover)
 		r->resting = false;
 	q->batch_tail++;
@@ -207,7 +209,7 @@ void retire_tell(struct registry *r)
 {
 	uint32_t connection;
 
-	while ((connection = stack_pop(&r->freed)) != NONE) {
+	while (ahead_tell(r), (connection = stack_pop(&r->freed)) != NONE) {
 		struct fan_connection *record = &r->connections[connection];
 		uint64_t id = record->id;
 

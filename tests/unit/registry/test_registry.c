@@ -693,3 +693,28 @@ Test(registry, churn_leaves_nothing_behind)
 	cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
 	drain_and_check(&f);
 }
+
+/* Asking ahead changes nothing, whatever it is asked for: what is there, what was, what never was.
+ */
+Test(registry, asking_ahead_changes_nothing)
+{
+	uint64_t ids[REGISTRY_AHEAD_MAX + 1], channels[] = {FAN_CHANNEL_THREAD | 1};
+	uint8_t handle[16], nobody[16] = {0xff};
+	const uint8_t *handles[REGISTRY_AHEAD_MAX];
+
+	for (unsigned i = 0; i < REGISTRY_AHEAD_MAX; i++) {
+		handles[i] = i % 2 ? handle : nobody;
+		ids[i] = i % 3 ? connect_user(&f, i % 3, channels, i % 2, NULL) : i;
+	}
+	ids[REGISTRY_AHEAD_MAX] = UINT64_MAX;
+	user_handle(handle, 1);
+	for (unsigned round = 0; round < 2; round++) {
+		registry_ahead_add(f.r, ids, handles, REGISTRY_AHEAD_MAX);
+		registry_ahead_del(f.r, ids, REGISTRY_AHEAD_MAX + 1);
+		table_check(&f);
+		for (unsigned i = 0; i < REGISTRY_AHEAD_MAX; i += 3 - round)
+			if (i % 3 && registry_connection_channels(f.r, ids[i], NULL, 0))
+				disconnect(&f, ids[i]);
+	}
+	drain_and_check(&f);
+}
