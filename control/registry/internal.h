@@ -6,7 +6,8 @@
  * layout.c the region's geometry; bucket.c the hash table; group.c groups and their blocks;
  * change.c activation, deletion, revocation; compact.c room for blocks; intent.c the log of the
  * change in progress; retire.c what waits for its grace period; sweep.c rebuilds all private memory
- * from the region; dataplane.c the state region and the two rings.
+ * from the region; dataplane.c the state region and the two rings; ahead.c asks for memory before
+ * it is touched.
  */
 #pragma once
 
