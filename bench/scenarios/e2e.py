@@ -7,7 +7,7 @@ from harness.site import PEER_ENGINE4, PEER_RECEIVER4, Site
 
 TITLE = "deliveries to scoped sockets beside sendmmsg, io_uring, Redis, NATS and mosquitto"
 ORDER = 60
-SECONDS = 25, 200
+SECONDS = 26, 420
 
 FANOUTS = 3, 16
 SOCKETS = 2048  # receiving ones, whatever the fan-out; every event is for a user drawn at random
