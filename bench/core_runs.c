@@ -40,6 +40,13 @@ static void burst_whole(struct worker *w, struct rte_mbuf **mbufs, unsigned cnt,
 	run->events += cnt;
 }
 
+/* Fan-outs that go on in later bursts belong to what is timed. */
+static void flows_end(struct worker *w, struct core_run *run)
+{
+	while (w->flow_cnt)
+		burst_whole(w, NULL, 0, run);
+}
+
 /* ---- stages: worker_burst() and the loop around it, with the time between ---- */
 
 static void lap(struct core_run *run, enum core_stage stage, uint64_t *since)
@@ -95,6 +102,7 @@ static int chunk_pipeline(struct task *task, struct worker *w)
 		else
 			burst_whole(w, mbufs + i, cnt, task->run);
 	}
+	flows_end(w, task->run);
 	return 0;
 }
 
@@ -150,6 +158,7 @@ static int chunk_fanout(struct task *task, struct worker *w)
 	}
 	session_finish_burst(w);
 	ack_burst(w);
+	flows_end(w, task->run);
 	housekeeping(w, FANOUT_CHUNK);
 	worker_quiesce(w);
 	return err;

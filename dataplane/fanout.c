@@ -4,9 +4,13 @@
 #include <rte_prefetch.h>
 
 #include "common/wire/handle.h"
+#include "dataplane/flows.h"
 #include "dataplane/frame.h"
 #include "dataplane/handover.h"
 #include "dataplane/send.h"
+
+#define PREFETCH_FROM 192 /* bytes of a block */
+#define PREFETCH_TO   1216
 
 /* ---- copies ---- */
 
@@ -84,7 +88,7 @@ static void emit(struct worker *w, uint8_t *image, uint16_t len,
 /* ---- events ---- */
 
 /* A block that lies outside the region reads as no endpoints: it is counted, never followed. */
-static struct block block_get(struct worker *w, const struct fan_group *group)
+struct block fanout_block(struct worker *w, struct packet *packet, const struct fan_group *group)
 {
 	struct block block;
 
@@ -92,6 +96,8 @@ static struct block block_get(struct worker *w, const struct fan_group *group)
 	if (unlikely(block.cnt == 0) &&
 	    (__atomic_load_n(&group->endpoints, __ATOMIC_RELAXED) & FAN_ENDPOINT_CNT_MAX))
 		COUNT(w, drop_endpoint_range);
+	packet->result.attempted = block.cnt;
+	COUNT_N(w, copies_attempted, block.cnt);
 	return block;
 }
 
@@ -137,11 +143,7 @@ static void headers_burst(struct worker *w)
 
 		if (!group)
 			continue;
-		w->blocks[i] = block_get(w, group);
-		packet->result.attempted = w->blocks[i].cnt;
-		COUNT_N(w, copies_attempted, w->blocks[i].cnt);
-		if (w->blocks[i].cnt == 0)
-			continue;
+		packet->incarnation = group->incarnation;
 		header_make(w, packet, group);
 		images[cnt] = image_of(packet);
 		keys[cnt] = group->tag_key;
@@ -154,47 +156,99 @@ static void headers_burst(struct worker *w)
 		w->plane->kernels->tag(images, keys, cnt);
 }
 
-static void copies_burst(struct worker *w)
+void fanout_copies(struct worker *w, const struct packet *packet,
+		   const struct fan_endpoint *endpoints, unsigned cnt, uint16_t kind)
 {
-	for (unsigned i = 0; i < w->event_cnt; i++) {
-		struct packet *packet = packet_of(w->events[i]);
-
-		if (w->groups[i] && w->blocks[i].cnt)
-			emit(w, image_of(packet),
-			     (uint16_t)(FAN_DELIVERY_LEN + packet->publish.payload_len),
-			     w->blocks[i].endpoints, w->blocks[i].cnt, (uint16_t)i);
-	}
-	send_flush(w);
+	emit(w, image_of(packet), (uint16_t)(FAN_DELIVERY_LEN + packet->publish.payload_len),
+	     endpoints, cnt, kind);
 }
 
-/* What became of it goes to the session's owner, who acknowledges. */
-static void event_close(struct worker *w, unsigned idx)
+/* The lookup asked for the first endpoints; a long block's next ones are asked for here. */
+static void prefetch_block(const struct worker *w, unsigned idx)
+{
+	const char *endpoints;
+	uint32_t cnt;
+
+	if (idx >= w->event_cnt || !w->groups[idx])
+		return;
+	endpoints = (const char *)fan_group_endpoints(&w->plane->table, w->groups[idx], &cnt);
+	for (size_t off = PREFETCH_FROM;
+	     off < PREFETCH_TO && off < cnt * sizeof(struct fan_endpoint);
+	     off += RTE_CACHE_LINE_SIZE)
+		rte_prefetch0(endpoints + off);
+}
+
+/* A share of it, or what there is; false where the rest, or all, follows in later bursts. */
+static bool event_fan_out(struct worker *w, unsigned idx)
 {
 	struct packet *packet = packet_of(w->events[idx]);
-	unsigned owner = session_owner(w->plane, packet->publish.session);
+	struct flow *flow = unlikely(w->flow_cnt) ? flow_of(w, packet->hash) : NULL;
+	struct block block;
+	unsigned now;
 
-	packet->result.sent = w->tx_sent[idx];
-	if (w->groups[idx]) {
-		uint64_t *copies =
-			&w->plane->group_states[fan_group_idx(&w->plane->table, w->groups[idx])]
-				 .copies;
-
-		__atomic_store_n(copies, *copies + w->tx_sent[idx], __ATOMIC_RELAXED);
-		COUNT_N(w, copies_sent, w->tx_sent[idx]);
+	if (flow) {
+		flow_push(flow, w->events[idx]);
+		return false;
 	}
+	block = fanout_block(w, packet, w->groups[idx]);
+	now = flow_share(w, w->groups[idx], block.cnt);
+	if (unlikely(now < block.cnt)) {
+		struct block rest = {block.endpoints + now, block.cnt - now};
+
+		if (flow_begin(w, w->events[idx], w->groups[idx], rest)) {
+			if (now)
+				fanout_copies(w, packet, block.endpoints, now, (uint16_t)idx);
+			return false;
+		}
+	}
+	if (block.cnt)
+		fanout_copies(w, packet, block.endpoints, block.cnt, (uint16_t)idx);
+	return true;
+}
+
+void fanout_count(struct worker *w, struct rte_mbuf *event, const struct fan_group *group,
+		  uint32_t sent)
+{
+	uint64_t *copies;
+
+	packet_of(event)->result.sent += sent;
+	if (!group)
+		return;
+	copies = &w->plane->group_states[fan_group_idx(&w->plane->table, group)].copies;
+	__atomic_store_n(copies, *copies + sent, __ATOMIC_RELAXED);
+	COUNT_N(w, copies_sent, sent);
+}
+
+/* To the session's owner, who acknowledges. */
+void fanout_close(struct worker *w, struct rte_mbuf *event)
+{
+	unsigned owner = session_owner(w->plane, packet_of(event)->publish.session);
+
 	if (owner == w->idx)
-		stage_add(w->done, &w->done_cnt, w->events[idx]);
+		stage_add(w->done, &w->done_cnt, event);
 	else
-		handover_result(w, owner, w->events[idx]);
+		handover_result(w, owner, event);
 }
 
 void fanout_burst(struct worker *w)
 {
+	bool whole[STAGE_MAX];
+
 	memset(w->tx_sent, 0, w->event_cnt * sizeof(w->tx_sent[0]));
 	headers_burst(w);
-	copies_burst(w);
-	for (unsigned i = 0; i < w->event_cnt; i++)
-		event_close(w, i);
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		prefetch_block(w, i + 1);
+		whole[i] = !w->groups[i] || event_fan_out(w, i);
+	}
+	if (unlikely(w->flow_cnt))
+		flows_serve(w);
+	send_flush(w);
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		fanout_count(w, w->events[i], w->groups[i], w->tx_sent[i]);
+		if (likely(whole[i]))
+			fanout_close(w, w->events[i]);
+	}
+	flows_settle(w);
 	w->event_cnt = 0;
 }
 

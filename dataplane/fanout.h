@@ -8,5 +8,18 @@
 
 #include "dataplane/worker.h"
 
+/* ---- for flows.c, which goes on with what is longer than its share ---- */
+
+/* The group's endpoints as they are now; the event's result and the counters say how many. */
+struct block fanout_block(struct worker *w, struct packet *packet, const struct fan_group *group);
+/* A copy for each; the event's header stands before its payload. kind: index of tx_sent. */
+void fanout_copies(struct worker *w, const struct packet *packet,
+		   const struct fan_endpoint *endpoints, unsigned cnt, uint16_t kind);
+/* So many more copies of it left; group: whose, or NULL. */
+void fanout_count(struct worker *w, struct rte_mbuf *event, const struct fan_group *group,
+		  uint32_t sent);
+/* Nothing more is to be done but to acknowledge it. */
+void fanout_close(struct worker *w, struct rte_mbuf *event);
+
 /* Answers fanwired's request: a challenge to an address that wants to be registered. */
 void fanout_challenge(struct worker *w, const struct fan_request *request);

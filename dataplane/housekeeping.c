@@ -7,6 +7,7 @@
 
 #include "common/shm/ring.h"
 #include "dataplane/fanout.h"
+#include "dataplane/flows.h"
 #include "dataplane/send.h"
 
 #define NANOSECONDS	  UINT64_C(1000000000)
@@ -44,6 +45,8 @@ void worker_quiesce(struct worker *w)
 {
 	uint64_t word = __atomic_load_n(&w->shared->quiescent, __ATOMIC_RELAXED);
 
+	if (unlikely(w->flow_cnt) && flows_pin(w))
+		return; /* for a bounded time: flows.h */
 	__atomic_exchange_n(&w->shared->quiescent, word + 2, __ATOMIC_SEQ_CST);
 }
 

@@ -15,6 +15,8 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 	w->burst_no++;
 	parse_burst(w, received, cnt); /* frames become publishes; echoes become reports */
 	work += handover_collect(w);   /* what other workers have for us */
+	work += w->admission.head - w->admission.tail +
+		w->flow_cnt; /* and what goes on from earlier bursts */
 	if (work == 0)
 		return 0;
 	worker_clock(w);
@@ -51,7 +53,8 @@ int worker_run(void *arg)
 	struct worker *w = arg;
 
 	worker_enter(w);
-	while (!__atomic_load_n(&w->plane->stopping, __ATOMIC_RELAXED)) {
+	/* What was accepted is ended, too. */
+	while (!__atomic_load_n(&w->plane->stopping, __ATOMIC_RELAXED) || w->flow_cnt) {
 		unsigned work = worker_burst(w, received, receive(w, received));
 
 		work += housekeeping(w, work);

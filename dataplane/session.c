@@ -3,6 +3,8 @@
 
 #include <rte_prefetch.h>
 
+#include "dataplane/admission.h"
+#include "dataplane/flows.h"
 #include "dataplane/handover.h"
 #include "dataplane/open.h"
 
@@ -160,6 +162,10 @@ static void on_next(struct worker *w, const struct fan_session *session,
 		packet_drop(w, mbuf, FAN_COUNTER_drop_handover_full);
 		return;
 	}
+	if (unlikely(w->flow_cnt) && flow_is_full(w, packet->hash)) { /* likewise */
+		packet_drop(w, mbuf, FAN_COUNTER_drop_group_busy);
+		return;
+	}
 	packet->result.status = publish_judge(w, session, &packet->publish);
 	record_begin(w, state, packet->publish.publisher_sequence);
 	COUNT(w, publishes_accepted);
@@ -172,23 +178,31 @@ static void on_next(struct worker *w, const struct fan_session *session,
 		handover_event(w, owner, mbuf);
 }
 
-/* Authentic first, then in order: what is not authentic causes no answer of any kind. */
-static void open_one(struct worker *w, struct rte_mbuf *mbuf)
+/* Whose session is it, and does it come from where that one may send from? NULL: dropped. */
+static const struct fan_session *session_of(struct worker *w, struct rte_mbuf *mbuf)
 {
-	struct packet *packet = packet_of(mbuf);
-	uint64_t sequence = packet->publish.publisher_sequence;
+	const struct packet *packet = packet_of(mbuf);
 	const struct fan_session *session = session_get(w, packet->publish.session);
-	struct fan_session_state *state;
 
 	if (!session) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_session_unknown);
-		return;
+		return NULL;
 	}
 	if (session->port != packet->source_port ||
 	    memcmp(session->address, packet->source, sizeof(packet->source)) != 0) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_session_address);
-		return;
+		return NULL;
 	}
+	return session;
+}
+
+/* Authentic first, then in order: what is not authentic causes no answer of any kind. */
+static void open_one(struct worker *w, const struct fan_session *session, struct rte_mbuf *mbuf)
+{
+	struct packet *packet = packet_of(mbuf);
+	uint64_t sequence = packet->publish.publisher_sequence;
+	struct fan_session_state *state;
+
 	if (!publish_open(w->crypto, session_key(w, session, packet->publish.session), packet->wire,
 			  packet->publish.payload_len, sequence)) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_tag);
@@ -206,18 +220,33 @@ static void open_one(struct worker *w, struct rte_mbuf *mbuf)
 	}
 }
 
+static void session_prefetch(const struct worker *w, uint32_t slot)
+{
+	rte_prefetch0(&w->plane->table.sessions[slot]);
+	rte_prefetch0(&w->plane->session_states[slot]);
+	rte_prefetch0(&w->plane->key_schedules[slot]);
+}
+
 void session_open_burst(struct worker *w)
 {
-	for (unsigned i = 0; i < w->publish_cnt; i++) {
-		uint32_t slot = session_slot(w, packet_of(w->publishes[i])->publish.session);
+	const struct fan_session *session;
+	struct rte_mbuf *mbuf;
+	unsigned taken = 0;
 
-		rte_prefetch0(&w->plane->table.sessions[slot]);
-		rte_prefetch0(&w->plane->session_states[slot]);
-		rte_prefetch0(&w->plane->key_schedules[slot]);
-	}
 	for (unsigned i = 0; i < w->publish_cnt; i++)
-		open_one(w, w->publishes[i]);
+		session_prefetch(w, session_slot(w, packet_of(w->publishes[i])->publish.session));
+	for (unsigned i = 0; i < w->publish_cnt; i++) {
+		mbuf = w->publishes[i];
+		session = session_of(w, mbuf);
+		if (session && admission_admit(w, mbuf, session_slot(w, session->id)))
+			open_one(w, session, mbuf);
+	}
 	w->publish_cnt = 0;
+	while ((mbuf = admission_next(w, &taken))) {
+		session = session_of(w, mbuf);
+		if (session)
+			open_one(w, session, mbuf);
+	}
 }
 
 /* Results of what was worked on here or came back from others are kept before they are told. */

@@ -7,6 +7,8 @@
 #include <sodium.h>
 #include <stdlib.h>
 
+#include "dataplane/admission.h"
+#include "dataplane/flows.h"
 #include "dataplane/send.h"
 
 #define HEARTBEATS_PER_S 100
@@ -25,7 +27,7 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
 	w->templates = calloc(plane->table.nexthop_cnt, sizeof(*w->templates));
 	w->crypto = alloc_mb_mgr(0);
-	if (!w->ack_first || !w->templates || !w->crypto)
+	if (admission_init(w) || !w->ack_first || !w->templates || !w->crypto)
 		return -ENOMEM;
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))
@@ -38,6 +40,8 @@ void worker_destroy(struct worker *w)
 {
 	if (!w)
 		return;
+	flows_fini(w);
+	admission_fini(w);
 	send_fini(w);
 	sodium_memzero(w->epoch_key, sizeof(w->epoch_key));
 	if (w->crypto)

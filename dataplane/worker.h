@@ -23,11 +23,17 @@
 #include "common/wire/wire.h"
 #include "dataplane/kernels/kernels.h"
 
-#define BURST_MAX    256	     /* packets taken from one source at once */
-#define STAGE_MAX    (3 * BURST_MAX) /* received, and two kinds handed over by others */
-#define TX_BURST     32		     /* frames that fit the first cache together */
-#define EPOCHS_DRAWN 64		     /* stream epochs at once */
-#define HANDOVER_CNT 1024	     /* capacity of each ring between two workers */
+#define BURST_MAX	256		/* packets taken from one source at once */
+#define STAGE_MAX	(5 * BURST_MAX) /* received, of two kinds handed over, had waited, went on */
+#define TX_BURST	32		/* frames that fit the first cache together */
+#define FLOWS_MAX	16		/* fan-outs that go on in later bursts; flows.h */
+#define FLOW_SHARE	256 /* copies of a group in one burst: more, and it becomes a flow */
+#define FLOW_SLICE	32  /* copies of a flow in one burst */
+#define SLICES_MAX	128 /* of flows in one burst */
+#define GROUP_SHARES	256
+#define ADMISSION_QUEUE 256  /* publishes that wait for their share; power of two */
+#define EPOCHS_DRAWN	64   /* stream epochs at once */
+#define HANDOVER_CNT	1024 /* capacity of each ring between two workers */
 
 /* What one ring carries from one worker to another. */
 enum handover {
@@ -40,8 +46,10 @@ enum handover {
 
 /* In the private area of the mbuf that a publish arrived in. No reference into the registry. */
 struct packet {
-	uint8_t *wire; /* UDP payload, inside this mbuf */
-	uint64_t hash; /* of handle and channel */
+	uint8_t *wire;	       /* UDP payload, inside this mbuf */
+	struct rte_mbuf *next; /* event of the same flow */
+	uint64_t incarnation;  /* of the group that sequenced it */
+	uint64_t hash;	       /* of handle and channel */
 	struct fan_publish publish;
 	struct fan_result result;
 	uint8_t source[16]; /* IPv6, or IPv4 as v4-mapped */
@@ -114,7 +122,52 @@ struct tx_run {
 };
 
 /* Index of tx_sent for packets that are no copy of an event. */
-enum { SENT_ACK = STAGE_MAX, SENT_CHALLENGE, SENT_CNT };
+enum { SENT_ACK = STAGE_MAX, SENT_CHALLENGE, SENT_SLICES, SENT_CNT = SENT_SLICES + SLICES_MAX };
+
+/* Endpoints that are still to be served. */
+struct block {
+	const struct fan_endpoint *endpoints;
+	uint32_t cnt;
+};
+
+/* A group's events that go on in later bursts, the first of them under way or not; flows.h. */
+struct flow {
+	uint64_t hash; /* of handle and channel */
+	struct rte_mbuf *first, *last;
+	unsigned cnt;
+	const struct fan_group *group; /* of the one under way; NULL: none is */
+	struct block rest;	       /* its */
+};
+
+/* A part of a flow's event that left in this burst. */
+struct slice {
+	struct rte_mbuf *event;
+	const struct fan_group *group;
+	bool ended;
+};
+
+/* Copies of a group in this burst. */
+struct group_share {
+	uint64_t burst;
+	uint32_t group;
+	uint32_t used;
+};
+
+/* How much one session publishes; admission.h. */
+struct session_share {
+	uint32_t window;    /* that cnt is of */
+	uint32_t cnt, last; /* in this window and the one before */
+	uint32_t waiting;   /* in the queue */
+};
+
+struct admission {
+	struct session_share *sessions; /* by slot */
+	uint32_t window, cnt;		/* number of the window, publishes in it */
+	uint32_t active, last_active;	/* sessions in it, and in the one before */
+	uint64_t others_tsc;		/* when there was last more than one */
+	uint32_t head, tail;
+	struct rte_mbuf *queue[ADMISSION_QUEUE];
+};
 
 struct worker {
 	struct plane *plane;
@@ -130,11 +183,16 @@ struct worker {
 	struct rte_mbuf *publishes[STAGE_MAX];	   /* to be opened here */
 	struct rte_mbuf *events[STAGE_MAX];	   /* accepted, of groups that are ours */
 	const struct fan_group *groups[STAGE_MAX]; /* of events[i]; NULL: there is none */
-	struct block {
-		const struct fan_endpoint *endpoints;
-		uint32_t cnt;
-	} blocks[STAGE_MAX];		  /* of groups[i], as they were when the fan-out began */
-	struct rte_mbuf *done[STAGE_MAX]; /* to be acknowledged here */
+	struct rte_mbuf *done[STAGE_MAX];	   /* to be acknowledged here */
+
+	/* Fan-outs of more than a share. */
+	unsigned flow_cnt, slice_cnt;
+	struct flow flows[FLOWS_MAX];
+	struct slice slices[SLICES_MAX];
+	struct group_share shares[GROUP_SHARES];
+	uint64_t pinned_tsc; /* since when some fan-out has been under way; 0: none is */
+
+	struct admission admission;
 
 	/* Transmission. */
 	unsigned tx_cnt, tx_ready, tx_run_cnt;

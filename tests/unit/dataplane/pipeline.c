@@ -276,6 +276,14 @@ static struct rte_mbuf *mbuf_of(struct pipeline *p, const uint8_t *frame, uint16
 
 /* ---- in ---- */
 
+/* And what goes on in later bursts, where a group has more than its share. */
+static void burst_whole(struct worker *w, struct rte_mbuf **mbufs, unsigned cnt)
+{
+	worker_burst(w, mbufs, cnt);
+	while (w->flow_cnt)
+		worker_burst(w, NULL, 0);
+}
+
 void feed(struct pipeline *p, const uint8_t *frame, uint16_t len)
 {
 	struct rte_mbuf *mbuf = mbuf_of(p, frame, len);
@@ -283,7 +291,7 @@ void feed(struct pipeline *p, const uint8_t *frame, uint16_t len)
 	if (p->launched)
 		cr_assert_eq(rte_ring_enqueue(p->rx[0], mbuf), 0);
 	else
-		worker_burst(p->plane.workers[0], &mbuf, 1);
+		burst_whole(p->plane.workers[0], &mbuf, 1);
 }
 
 void publish(struct pipeline *p, const struct publish_spec *spec)
@@ -302,7 +310,7 @@ void publish_many(struct pipeline *p, const struct publish_spec *specs, unsigned
 	if (p->launched)
 		cr_assert_eq(rte_ring_enqueue_bulk(p->rx[0], (void **)mbufs, cnt, NULL), cnt);
 	else
-		worker_burst(p->plane.workers[0], mbufs, cnt);
+		burst_whole(p->plane.workers[0], mbufs, cnt);
 }
 
 /* ---- out ---- */

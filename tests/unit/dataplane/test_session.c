@@ -279,6 +279,8 @@ Test(session, acknowledges_a_burst_at_once)
 	unsigned cnt[2] = {0};
 	struct frame frame;
 
+	/* One connection: 60 copies are within a group's share of a burst. */
+	p.regions.groups[0].endpoints = UINT64_C(0) << FAN_ENDPOINT_CNT_BITS | 1;
 	for (unsigned i = 0; i < 60; i++)
 		specs[i] = (struct publish_spec){.slot = i % 2, .sequence = i / 2 + 1};
 	publish_many(&p, specs, 60);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "dataplane/flows.h"
+
+#include <rte_cycles.h>
+
+#include "common/shm/lookup.h"
+#include "dataplane/fanout.h"
+
+#define FLOW_EVENTS_MAX 256 /* that wait in one flow and were accepted here */
+
+/* ---- shares ---- */
+
+unsigned flow_share(struct worker *w, const struct fan_group *group, unsigned wanted)
+{
+	uint32_t idx = fan_group_idx(&w->plane->table, group);
+	struct group_share *share = &w->shares[idx % GROUP_SHARES];
+
+	/* Where two groups meet in a place the later one's count begins anew: fair enough. */
+	if (share->burst != w->burst_no || share->group != idx)
+		*share = (struct group_share){.burst = w->burst_no, .group = idx};
+	wanted = RTE_MIN(wanted, FLOW_SHARE - share->used);
+	share->used += wanted;
+	return wanted;
+}
+
+/* ---- flows ---- */
+
+struct flow *flow_of(struct worker *w, uint64_t hash)
+{
+	for (unsigned i = 0; i < w->flow_cnt; i++)
+		if (w->flows[i].hash == hash)
+			return &w->flows[i];
+	return NULL;
+}
+
+bool flow_is_full(struct worker *w, uint64_t hash)
+{
+	const struct flow *flow = flow_of(w, hash);
+
+	return flow && flow->cnt >= FLOW_EVENTS_MAX;
+}
+
+void flow_push(struct flow *flow, struct rte_mbuf *event)
+{
+	packet_of(event)->next = NULL;
+	if (flow->cnt++)
+		packet_of(flow->last)->next = event;
+	else
+		flow->first = event;
+	flow->last = event;
+}
+
+bool flow_begin(struct worker *w, struct rte_mbuf *event, const struct fan_group *group,
+		struct block rest)
+{
+	struct flow *flow = &w->flows[w->flow_cnt];
+
+	if (w->flow_cnt == FLOWS_MAX)
+		return false;
+	*flow = (struct flow){.hash = packet_of(event)->hash, .group = group, .rest = rest};
+	flow_push(flow, event);
+	w->flow_cnt++;
+	if (!w->pinned_tsc)
+		w->pinned_tsc = rte_rdtsc();
+	return true;
+}
+
+bool flows_pin(const struct worker *w)
+{
+	for (unsigned i = 0; i < w->flow_cnt; i++)
+		if (w->flows[i].group)
+			return true;
+	return false;
+}
+
+/* ---- serving ---- */
+
+/* The first event in the queue begins: its group as it is now, unless that is another one by now.
+ */
+static void event_begin(struct worker *w, struct flow *flow)
+{
+	struct packet *packet = packet_of(flow->first);
+
+	flow->group = fan_table_lookup(&w->plane->table, packet->publish.handle,
+				       packet->publish.channel, packet->hash);
+	if (flow->group && flow->group->incarnation != packet->incarnation)
+		flow->group = NULL;
+	flow->rest.cnt = 0;
+	if (flow->group)
+		flow->rest = fanout_block(w, packet, flow->group);
+	if (!w->pinned_tsc)
+		w->pinned_tsc = rte_rdtsc();
+}
+
+/* Copies for the flow's first event; its count of copies is known only after the flush. */
+static unsigned slice_emit(struct worker *w, struct flow *flow, unsigned cnt)
+{
+	struct slice *slice = &w->slices[w->slice_cnt];
+	uint16_t kind = (uint16_t)(SENT_SLICES + w->slice_cnt++);
+
+	cnt = RTE_MIN(cnt, flow->rest.cnt);
+	w->tx_sent[kind] = 0;
+	*slice = (struct slice){.event = flow->first, .group = flow->group};
+	if (cnt)
+		fanout_copies(w, packet_of(flow->first), flow->rest.endpoints, cnt, kind);
+	flow->rest.endpoints += cnt;
+	flow->rest.cnt -= cnt;
+	if (flow->rest.cnt == 0) {
+		slice->ended = true;
+		flow->group = NULL;
+		flow->first = packet_of(flow->first)->next;
+		flow->cnt--;
+	}
+	return cnt;
+}
+
+/* Its slice, or all of the event under way where that has been so for too long. */
+static void flow_serve(struct worker *w, struct flow *flow, bool may_begin, bool must_end)
+{
+	unsigned budget = FLOW_SLICE;
+
+	while (flow->cnt && budget && w->slice_cnt < SLICES_MAX) {
+		if (!flow->group && !may_begin)
+			return;
+		if (!flow->group)
+			event_begin(w, flow);
+		if (must_end)
+			slice_emit(w, flow, UINT32_MAX);
+		else
+			budget -= slice_emit(w, flow, budget);
+		/* An event without endpoints costs too. */
+		budget -= RTE_MIN(budget, 1u);
+	}
+}
+
+void flows_serve(struct worker *w)
+{
+	uint64_t us = rte_get_tsc_hz() / 1000000;
+	uint64_t pinned = w->pinned_tsc ? rte_rdtsc() - w->pinned_tsc : 0;
+
+	w->slice_cnt = 0;
+	for (unsigned n = 0; n < w->flow_cnt; n++) /* each burst begins with another one */
+		flow_serve(w, &w->flows[(w->burst_no + n) % w->flow_cnt],
+			   pinned<FLOW_PIN_SOFT_US * us, pinned> FLOW_PIN_MAX_US * us);
+	for (unsigned i = w->flow_cnt; i-- > 0;)
+		if (w->flows[i].cnt == 0)
+			w->flows[i] = w->flows[--w->flow_cnt];
+	if (!flows_pin(w))
+		w->pinned_tsc = 0;
+}
+
+void flows_settle(struct worker *w)
+{
+	for (unsigned i = 0; i < w->slice_cnt; i++) {
+		const struct slice *slice = &w->slices[i];
+
+		fanout_count(w, slice->event, slice->group, w->tx_sent[SENT_SLICES + i]);
+		if (slice->ended)
+			fanout_close(w, slice->event);
+	}
+	w->slice_cnt = 0;
+}
+
+void flows_fini(struct worker *w)
+{
+	for (unsigned i = 0; i < w->flow_cnt; i++)
+		while (w->flows[i].cnt--) {
+			struct rte_mbuf *event = w->flows[i].first;
+
+			w->flows[i].first = packet_of(event)->next;
+			rte_pktmbuf_free(event);
+		}
+	w->flow_cnt = 0;
+}
