@@ -15,7 +15,7 @@ typedef uint8_t block_t __attribute__((vector_size(64), aligned(1), may_alias));
 typedef uint64_t lanes_t __attribute__((vector_size(64)));
 typedef uint64_t pair_t __attribute__((vector_size(16), aligned(1), may_alias));
 
-#define REGISTER_BLOCKS 8 /* 512 bytes: frames up to that long are held in registers */
+#define REGISTER_BLOCKS 8  /* 512 bytes: frames up to that long are held in registers */
 #define AHEAD		24 /* endpoints: what memory takes to answer */
 
 #define IP_OFF	 RTE_ETHER_HDR_LEN
