@@ -136,16 +136,31 @@ Test(audit, what_was_counted_is_written_before_the_stop)
 	sqlite3_close(db);
 }
 
-Test(audit, a_table_that_is_not_there_is_said)
+/* Changes the closed database as somebody with a tool of their own would. */
+static void change_database(const char *sql)
 {
 	sqlite3 *db;
 
 	store_close(store);
 	audit_close(audit);
+	store = NULL;
 	audit = NULL;
 	cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
-	cr_assert_eq(sqlite3_exec(db, "DROP TABLE audit", NULL, NULL, NULL), SQLITE_OK);
+	cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
+}
+
+Test(audit, a_table_that_is_not_there_is_said)
+{
+	change_database("DROP TABLE audit");
+	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "no such table: audit"), "%s", why);
+	cr_assert_not_null(strstr(why, "copy"), "%s", why);
+}
+
+Test(audit, a_table_of_other_columns_is_said)
+{
+	change_database("ALTER TABLE audit RENAME COLUMN source TO origin");
 	cr_assert_eq(store_open(&store, f.base, path, &ours, why), 0, "%s", why);
 	cr_assert_eq(audit_open(store, &audit, why), -EIO);
 	cr_assert_not_null(strstr(why, "table audit"), "%s", why);
