@@ -187,7 +187,7 @@ static bool event_fan_out(struct worker *w, unsigned idx)
 	unsigned now;
 
 	if (flow) {
-		flow_push(flow, w->events[idx]);
+		flow_push(w, flow, w->events[idx]);
 		return false;
 	}
 	block = fanout_block(w, packet, w->groups[idx]);

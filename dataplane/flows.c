@@ -6,8 +6,6 @@
 #include "common/shm/lookup.h"
 #include "dataplane/fanout.h"
 
-#define FLOW_EVENTS_MAX 256 /* that wait in one flow and were accepted here */
-
 /* ---- shares ---- */
 
 unsigned flow_share(struct worker *w, const struct fan_group *group, unsigned wanted)
@@ -15,9 +13,9 @@ unsigned flow_share(struct worker *w, const struct fan_group *group, unsigned wa
 	uint32_t idx = fan_group_idx(&w->plane->table, group);
 	struct group_share *share = &w->shares[idx % GROUP_SHARES];
 
-	/* Where two groups meet in a place the later one's count begins anew: fair enough. */
-	if (share->burst != w->burst_no || share->group != idx)
-		*share = (struct group_share){.burst = w->burst_no, .group = idx};
+	/* Two groups that meet in a place have one share together: by that neither gets more. */
+	if (share->burst != w->burst_no)
+		*share = (struct group_share){.burst = w->burst_no};
 	wanted = RTE_MIN(wanted, FLOW_SHARE - share->used);
 	share->used += wanted;
 	return wanted;
@@ -37,11 +35,12 @@ bool flow_is_full(struct worker *w, uint64_t hash)
 {
 	const struct flow *flow = flow_of(w, hash);
 
-	return flow && flow->cnt >= FLOW_EVENTS_MAX;
+	return flow && (flow->cnt >= FLOW_EVENTS_MAX || w->flow_event_cnt >= w->flow_event_max);
 }
 
-void flow_push(struct flow *flow, struct rte_mbuf *event)
+void flow_push(struct worker *w, struct flow *flow, struct rte_mbuf *event)
 {
+	w->flow_event_cnt++;
 	packet_of(event)->next = NULL;
 	if (flow->cnt++)
 		packet_of(flow->last)->next = event;
@@ -58,7 +57,7 @@ bool flow_begin(struct worker *w, struct rte_mbuf *event, const struct fan_group
 	if (w->flow_cnt == FLOWS_MAX)
 		return false;
 	*flow = (struct flow){.hash = packet_of(event)->hash, .group = group, .rest = rest};
-	flow_push(flow, event);
+	flow_push(w, flow, event);
 	w->flow_cnt++;
 	if (!w->pinned_tsc)
 		w->pinned_tsc = rte_rdtsc();
@@ -75,6 +74,16 @@ bool flows_pin(const struct worker *w)
 
 /* ---- serving ---- */
 
+/* Its group has ended since it was accepted: it goes to nobody, and its publisher hears so. */
+static void event_no_group(struct worker *w, struct packet *packet)
+{
+	packet->result = (struct fan_result){
+		.publisher_sequence = packet->result.publisher_sequence,
+		.status = FAN_RESULT_NO_GROUP,
+	};
+	COUNT(w, events_no_group);
+}
+
 /* The first event in the queue begins: its group as it is now, unless that is another one by now.
  */
 static void event_begin(struct worker *w, struct flow *flow)
@@ -88,6 +97,8 @@ static void event_begin(struct worker *w, struct flow *flow)
 	flow->rest.cnt = 0;
 	if (flow->group)
 		flow->rest = fanout_block(w, packet, flow->group);
+	else
+		event_no_group(w, packet);
 	if (!w->pinned_tsc)
 		w->pinned_tsc = rte_rdtsc();
 }
@@ -110,6 +121,7 @@ static unsigned slice_emit(struct worker *w, struct flow *flow, unsigned cnt)
 		flow->group = NULL;
 		flow->first = packet_of(flow->first)->next;
 		flow->cnt--;
+		w->flow_event_cnt--;
 	}
 	return cnt;
 }
@@ -170,5 +182,5 @@ void flows_fini(struct worker *w)
 			w->flows[i].first = packet_of(event)->next;
 			rte_pktmbuf_free(event);
 		}
-	w->flow_cnt = 0;
+	w->flow_cnt = w->flow_event_cnt = 0;
 }

@@ -8,12 +8,13 @@
  * A fan-out under way refers to its group and endpoints, so it pins the worker's quiescence word
  * (docs/shared-memory.md): from FLOW_PIN_SOFT_US on no other one is begun, and after
  * FLOW_PIN_MAX_US those under way are ended at once. Events that wait hold no reference: their
- * group is looked up again.
+ * group is looked up again, and where that has ended or is another one by now, they go to nobody.
  */
 #pragma once
 
 #include "dataplane/worker.h"
 
+#define FLOW_EVENTS_MAX	 256 /* that wait in one flow and were accepted here */
 #define FLOW_PIN_SOFT_US 200
 #define FLOW_PIN_MAX_US	 5000
 
@@ -23,7 +24,7 @@ unsigned flow_share(struct worker *w, const struct fan_group *group, unsigned wa
 /* The flow of the event's group, or NULL. */
 struct flow *flow_of(struct worker *w, uint64_t hash);
 /* The event waits behind those of its flow. */
-void flow_push(struct flow *flow, struct rte_mbuf *event);
+void flow_push(struct worker *w, struct flow *flow, struct rte_mbuf *event);
 /*
  * The event, whose block's first `done` endpoints are served, goes on later. False where there are
  * too many flows: then it is to be ended at once.

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "dataplane/flows.h"
 #include "dataplane/send.h"
 
 int handover_init(struct plane *plane)
@@ -59,9 +60,15 @@ bool handover_room(const struct worker *w, unsigned to)
 	return __atomic_load_n(&w->in_flight[to], __ATOMIC_RELAXED) < HANDOVER_CNT;
 }
 
+bool handover_group_busy(const struct worker *w, uint64_t hash)
+{
+	return w->in_flight_groups[hash % GROUP_PLACES] >= FLOW_EVENTS_MAX;
+}
+
 void handover_event(struct worker *w, unsigned to, struct rte_mbuf *mbuf)
 {
 	in_flight_change(w, to, 1);
+	w->in_flight_groups[packet_of(mbuf)->hash % GROUP_PLACES]++;
 	rte_ring_sp_enqueue(w->plane->rings[HANDOVER_EVENT][w->idx][to], mbuf);
 	COUNT(w, handovers);
 }
@@ -116,6 +123,8 @@ unsigned handover_collect(struct worker *w)
 		send_queue(w, others[i], SENT_ACK);
 	memset(from, 0, sizeof(from));
 	results = collect(w, HANDOVER_RESULT, w->done + w->done_cnt, from);
+	for (unsigned i = 0; i < results; i++)
+		w->in_flight_groups[packet_of(w->done[w->done_cnt + i])->hash % GROUP_PLACES]--;
 	w->done_cnt += results;
 	for (unsigned i = 0; i < w->plane->worker_cnt; i++)
 		in_flight_change(w, i, -(int)from[i]);

@@ -15,6 +15,9 @@ void handover_fini(struct plane *plane);
 
 /* Whether an event for worker `to` may be accepted now. */
 bool handover_room(const struct worker *w, unsigned to);
+/* Whether so many of the group's events are at its owner that no more are to be accepted: they
+ * would take the room of other groups'. */
+bool handover_group_busy(const struct worker *w, uint64_t hash);
 /* Passes an accepted event on; handover_room() said yes. */
 void handover_event(struct worker *w, unsigned to, struct rte_mbuf *mbuf);
 /* Passes a received publish to its session's owner, or drops it with its reason. */

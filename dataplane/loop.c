@@ -15,8 +15,7 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 	w->burst_no++;
 	parse_burst(w, received, cnt); /* frames become publishes; echoes become reports */
 	work += handover_collect(w);   /* what other workers have for us */
-	work += w->admission.head - w->admission.tail +
-		w->flow_cnt; /* and what goes on from earlier bursts */
+	work += w->admission.waiting + w->flow_cnt; /* and what goes on from earlier bursts */
 	if (work == 0)
 		return 0;
 	worker_clock(w);
@@ -53,12 +52,13 @@ int worker_run(void *arg)
 	struct worker *w = arg;
 
 	worker_enter(w);
-	/* What was accepted is ended, too. */
-	while (!__atomic_load_n(&w->plane->stopping, __ATOMIC_RELAXED) || w->flow_cnt) {
+	/* What waits and what was accepted is ended, too. */
+	while (!__atomic_load_n(&w->plane->stopping, __ATOMIC_RELAXED) || w->flow_cnt ||
+	       w->admission.waiting) {
 		unsigned work = worker_burst(w, received, receive(w, received));
 
 		work += housekeeping(w, work);
-		worker_quiesce(w); /* holds no reference into the registry region here */
+		worker_quiesce(w); /* holds no reference into the registry region, or says so */
 		idle(w, work);
 	}
 	worker_leave(w);

@@ -162,7 +162,8 @@ static void on_next(struct worker *w, const struct fan_session *session,
 		packet_drop(w, mbuf, FAN_COUNTER_drop_handover_full);
 		return;
 	}
-	if (unlikely(w->flow_cnt) && flow_is_full(w, packet->hash)) { /* likewise */
+	if ((unlikely(w->flow_cnt) && flow_is_full(w, packet->hash)) ||
+	    (owner != w->idx && handover_group_busy(w, packet->hash))) { /* likewise */
 		packet_drop(w, mbuf, FAN_COUNTER_drop_group_busy);
 		return;
 	}
@@ -227,26 +228,49 @@ static void session_prefetch(const struct worker *w, uint32_t slot)
 	rte_prefetch0(&w->plane->key_schedules[slot]);
 }
 
+/* One that has waited: its session may have ended meanwhile. */
+static void open_waiting(struct worker *w, struct rte_mbuf *mbuf)
+{
+	const struct fan_session *session = session_of(w, mbuf);
+
+	if (session)
+		open_one(w, session, mbuf);
+}
+
+/* Of a session that has been held back and is so no longer: in their order, before what follows. */
+static void open_all_waiting(struct worker *w, uint32_t slot)
+{
+	struct rte_mbuf *mbuf;
+
+	while ((mbuf = admission_take(w, slot)))
+		open_waiting(w, mbuf);
+}
+
 void session_open_burst(struct worker *w)
 {
+	struct admission_turn turn = {0};
 	const struct fan_session *session;
 	struct rte_mbuf *mbuf;
-	unsigned taken = 0;
+	uint32_t slot;
 
 	for (unsigned i = 0; i < w->publish_cnt; i++)
 		session_prefetch(w, session_slot(w, packet_of(w->publishes[i])->publish.session));
 	for (unsigned i = 0; i < w->publish_cnt; i++) {
 		mbuf = w->publishes[i];
 		session = session_of(w, mbuf);
-		if (session && admission_admit(w, mbuf, session_slot(w, session->id)))
-			open_one(w, session, mbuf);
+		if (!session)
+			continue;
+		slot = session_slot(w, session->id);
+		if (!admission_admit(w, mbuf, slot))
+			continue;
+		if (unlikely(w->admission.sessions[slot].waiting))
+			open_all_waiting(w, slot);
+		open_one(w, session, mbuf);
 	}
 	w->publish_cnt = 0;
-	while ((mbuf = admission_next(w, &taken))) {
-		session = session_of(w, mbuf);
-		if (session)
-			open_one(w, session, mbuf);
-	}
+	turn.left = w->admission.list_cnt;
+	while ((mbuf = admission_next(w, &turn)))
+		open_waiting(w, mbuf);
 }
 
 /* Results of what was worked on here or came back from others are kept before they are told. */

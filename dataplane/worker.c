@@ -32,6 +32,8 @@ int worker_create(struct plane *plane, unsigned idx)
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))
 		return -ENODEV;
+	/* What waits must not take the buffers that the port receives into. */
+	w->flow_event_max = RTE_MAX(plane->pool->size / 4 / plane->worker_cnt, 1u);
 	randombytes_buf(w->epoch_key, sizeof(w->epoch_key));
 	return 0;
 }

@@ -5,7 +5,9 @@
  *
  * A publish travels as the mbuf that it arrived in; what is known of it stands in the mbuf's
  * private area (struct packet), so it can be handed to another worker as it is. References into the
- * registry region stand in the worker's burst arrays only, and never outlive one burst.
+ * registry region stand in the worker's burst arrays only, and never outlive one burst; a fan-out
+ * under way (struct flow) keeps its own for longer and withholds the quiescence word meanwhile
+ * (flows.h).
  */
 #pragma once
 
@@ -31,7 +33,8 @@
 #define FLOW_SLICE	32  /* copies of a flow in one burst */
 #define SLICES_MAX	128 /* of flows in one burst */
 #define GROUP_SHARES	256
-#define ADMISSION_QUEUE 256  /* publishes that wait for their share; power of two */
+#define GROUP_PLACES	1024
+#define ADMISSION_QUEUE 256  /* publishes that wait for their share, of all sessions */
 #define EPOCHS_DRAWN	64   /* stream epochs at once */
 #define HANDOVER_CNT	1024 /* capacity of each ring between two workers */
 
@@ -47,7 +50,7 @@ enum handover {
 /* In the private area of the mbuf that a publish arrived in. No reference into the registry. */
 struct packet {
 	uint8_t *wire;	       /* UDP payload, inside this mbuf */
-	struct rte_mbuf *next; /* event of the same flow */
+	struct rte_mbuf *next; /* what waits behind it: of its session, or of its flow */
 	uint64_t incarnation;  /* of the group that sequenced it */
 	uint64_t hash;	       /* of handle and channel */
 	struct fan_publish publish;
@@ -146,10 +149,9 @@ struct slice {
 	bool ended;
 };
 
-/* Copies of a group in this burst. */
+/* Copies in this burst of the groups that have this place. */
 struct group_share {
 	uint64_t burst;
-	uint32_t group;
 	uint32_t used;
 };
 
@@ -157,7 +159,9 @@ struct group_share {
 struct session_share {
 	uint32_t window;    /* that cnt is of */
 	uint32_t cnt, last; /* in this window and the one before */
-	uint32_t waiting;   /* in the queue */
+	uint32_t waiting;   /* publishes */
+	struct rte_mbuf *first_waiting, *last_waiting;
+	bool listed; /* in the list of those whose publishes wait, or waited */
 };
 
 struct admission {
@@ -165,8 +169,9 @@ struct admission {
 	uint32_t window, cnt;		/* number of the window, publishes in it */
 	uint32_t active, last_active;	/* sessions in it, and in the one before */
 	uint64_t others_tsc;		/* when there was last more than one */
-	uint32_t head, tail;
-	struct rte_mbuf *queue[ADMISSION_QUEUE];
+	uint32_t waiting;		/* publishes of all sessions, at most ADMISSION_QUEUE */
+	uint32_t list_first, list_cnt;
+	uint32_t slots[ADMISSION_QUEUE]; /* of sessions; they take turns */
 };
 
 struct worker {
@@ -187,6 +192,7 @@ struct worker {
 
 	/* Fan-outs of more than a share. */
 	unsigned flow_cnt, slice_cnt;
+	unsigned flow_event_cnt, flow_event_max; /* that wait in all flows */
 	struct flow flows[FLOWS_MAX];
 	struct slice slices[SLICES_MAX];
 	struct group_share shares[GROUP_SHARES];
@@ -206,6 +212,7 @@ struct worker {
 	uint16_t ack_next[STAGE_MAX];
 
 	uint32_t in_flight[FAN_WORKERS_MAX]; /* events at each other worker; __atomic: main reads */
+	uint16_t in_flight_groups[GROUP_PLACES]; /* of them, by their group's hash */
 	MB_MGR *crypto;
 	uint8_t epoch_key[32]; /* of the generator of stream epochs */
 	uint64_t epoch_counter;

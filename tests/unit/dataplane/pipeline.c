@@ -313,6 +313,17 @@ void publish_many(struct pipeline *p, const struct publish_spec *specs, unsigned
 		burst_whole(p->plane.workers[0], mbufs, cnt);
 }
 
+void publish_burst(struct pipeline *p, const struct publish_spec *specs, unsigned cnt)
+{
+	struct rte_mbuf *mbufs[BURST_MAX];
+	uint8_t frame[2048];
+
+	cr_assert_leq(cnt, BURST_MAX);
+	for (unsigned i = 0; i < cnt; i++)
+		mbufs[i] = mbuf_of(p, frame, publish_make(frame, &specs[i]));
+	worker_burst(p->plane.workers[0], mbufs, cnt);
+}
+
 /* ---- out ---- */
 
 static uint32_t sum_bytes(uint32_t sum, const uint8_t *bytes, unsigned len)

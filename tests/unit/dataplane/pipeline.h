@@ -63,6 +63,8 @@ uint16_t datagram_make(uint8_t frame[2048], uint8_t family, uint16_t source_port
 void feed(struct pipeline *p, const uint8_t *frame, uint16_t len);
 void publish(struct pipeline *p, const struct publish_spec *spec);
 void publish_many(struct pipeline *p, const struct publish_spec *specs, unsigned cnt);
+/* One burst of worker 0 and no more: what is longer than its share is under way then. */
+void publish_burst(struct pipeline *p, const struct publish_spec *specs, unsigned cnt);
 
 /* Next frame that left; false: none. Fails the test where a checksum or length is wrong. */
 bool take(struct pipeline *p, struct frame *frame);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "dataplane/flows.h"
 #include "dataplane/handover.h"
 #include "dataplane/plane.h"
 #include "tests/unit/dataplane/pipeline.h"
@@ -145,19 +146,54 @@ Test(handover, a_worker_without_a_queue_sends_through_another)
 	cr_expect_eq(rte_ring_count(p.tx[1]), 0);
 }
 
+/* The users whose groups are worker 1's; returns how many. */
+static unsigned users_of_other(const char *users[USERS])
+{
+	unsigned cnt = 0;
+
+	for (unsigned i = 0; i < USERS; i++)
+		if (group_owner(&p.plane, fan_table_hash(p.plane.table.seed,
+							 p.regions.groups[i].handle, 0)) == 1)
+			users[cnt++] = names[i];
+	return cnt;
+}
+
+/* One group's events, be they ever so many, leave room for those of the others. */
+Test(handover, a_busy_group_of_another_worker_takes_only_its_share)
+{
+	struct fan_session_state *state = &p.plane.session_states[0];
+	const char *users[USERS];
+
+	cr_assert_geq(users_of_other(users), 2);
+	for (uint64_t i = 1; i <= FLOW_EVENTS_MAX + 10; i++)
+		publish(&p, &(struct publish_spec){.sequence = i, .user = users[0]});
+	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX);
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_group_busy), 1, "the first; then it is a gap");
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_publish_gap), 9);
+	publish(&p, &(struct publish_spec){.sequence = FLOW_EVENTS_MAX + 1, .user = users[1]});
+	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX + 1);
+	while (worker_burst(p.plane.workers[1], NULL, 0))
+		take_all(&p);
+	while (worker_burst(p.plane.workers[0], NULL, 0))
+		take_all(&p);
+	cr_expect(handover_is_quiet(&p.plane));
+	for (unsigned i = 0; i < GROUP_PLACES; i++)
+		cr_expect_eq(p.plane.workers[0]->in_flight_groups[i], 0);
+	publish(&p, &(struct publish_spec){.sequence = FLOW_EVENTS_MAX + 2, .user = users[0]});
+	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX + 2);
+}
+
 /* Worker 1 stands still: what it would have to take is not accepted, and not lost either. */
 Test(handover, a_full_ring_refuses_before_it_accepts)
 {
 	struct fan_session_state *state = &p.plane.session_states[0];
-	uint64_t hash, sequence = 0;
-	unsigned foreign = 0;
+	const char *users[USERS];
+	uint64_t sequence = 0;
+	unsigned cnt = users_of_other(users);
 
-	do
-		hash = fan_table_hash(p.plane.table.seed, p.regions.groups[foreign++].handle, 0);
-	while (group_owner(&p.plane, hash) != 1);
+	cr_assert_gt(cnt * FLOW_EVENTS_MAX, HANDOVER_CNT + 10);
 	for (unsigned i = 0; i < HANDOVER_CNT + 10; i++)
-		publish(&p,
-			&(struct publish_spec){.sequence = ++sequence, .user = names[foreign - 1]});
+		publish(&p, &(struct publish_spec){.sequence = ++sequence, .user = users[i % cnt]});
 	cr_expect_eq(state->accepted, HANDOVER_CNT);
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_handover_full), 1, "the first; then it is a gap");
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_publish_gap), 9);
@@ -167,8 +203,7 @@ Test(handover, a_full_ring_refuses_before_it_accepts)
 	while (worker_burst(p.plane.workers[0], NULL, 0))
 		take_all(&p);
 	cr_expect(handover_is_quiet(&p.plane));
-	publish(&p,
-		&(struct publish_spec){.sequence = HANDOVER_CNT + 1, .user = names[foreign - 1]});
+	publish(&p, &(struct publish_spec){.sequence = HANDOVER_CNT + 1, .user = users[0]});
 	cr_expect_eq(state->accepted, HANDOVER_CNT + 1);
 }
 
