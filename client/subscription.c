@@ -12,7 +12,7 @@
 #include "client/error.h"
 
 #define TIMEOUT_DEFAULT_MS 5000
-#define POLLED_SERVICE_NS  CLOCK_MS_NS
+#define POLLED_SERVICE_NS  (10 * CLOCK_MS_NS)
 
 /* ---- registration ---------------------------------------------------------------------------- */
 

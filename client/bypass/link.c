@@ -28,8 +28,9 @@
 #define MEMORY_MB    128
 #define FRAME_ROOM   2048
 #define POOL_CACHE   256
-#define PREFETCH_CNT 4
-#define POLL_BURSTS  8 /* so that a subscription finds more than one datagram at a time */
+#define PREFETCH_CNT 8
+#define PREFETCH_LEN 192 /* headers, ours among them, and the first of the payload */
+#define POLL_BURSTS  16	 /* so that a subscription finds more than one datagram at a time */
 
 /* ---- opening ---- */
 
@@ -278,19 +279,25 @@ static struct receiver *receiver_of(const struct fan_bypass *link,
 	return link->receivers[datagram->port - link->port_first];
 }
 
-/* NULL: queued; else the counter of why not, and the mbuf is still the caller's. */
-static uint64_t *deliver(struct fan_bypass *link, struct rte_mbuf *mbuf)
+/* Of a burst: what is for a receiver of ours and waits to be judged. */
+struct arrivals {
+	struct rte_mbuf *mbufs[LINK_BURST];
+	struct receiver *receivers[LINK_BURST];
+	struct bypass_case cases[LINK_BURST];
+	unsigned cnt;
+};
+
+/* NULL: among the arrivals; else the counter of why not, and the mbuf is still the caller's. */
+static uint64_t *assign(struct fan_bypass *link, struct rte_mbuf *mbuf, struct arrivals *arrivals)
 {
-	const uint8_t *frame = rte_pktmbuf_mtod(mbuf, const uint8_t *);
 	struct fan_bypass_counts *counts = &link->counts;
 	struct frame_datagram datagram;
 	enum frame_verdict parsed;
-	enum bypass_verdict verdict;
 	struct receiver *receiver;
 
 	if (mbuf->nb_segs != 1) /* as a datagram that receive offload has joined */
 		return &counts->super_packet;
-	parsed = frame_parse(frame, mbuf->data_len, &datagram);
+	parsed = frame_parse(rte_pktmbuf_mtod(mbuf, const uint8_t *), mbuf->data_len, &datagram);
 	if (parsed == FRAME_MALFORMED)
 		return &counts->malformed;
 	receiver = parsed == FRAME_OK ? receiver_of(link, &datagram) : NULL;
@@ -299,38 +306,70 @@ static uint64_t *deliver(struct fan_bypass *link, struct rte_mbuf *mbuf)
 			link->stranger(link->stranger_arg, mbuf);
 		return &counts->not_ours;
 	}
-	verdict = bypass_judge(&receiver->scope, datagram.payload, datagram.len);
-	if (verdict != BYPASS_ACCEPTED)
-		return counter_of(counts, verdict);
+	arrivals->mbufs[arrivals->cnt] = mbuf;
+	arrivals->receivers[arrivals->cnt] = receiver;
+	arrivals->cases[arrivals->cnt++] =
+		(struct bypass_case){&receiver->scope, datagram.payload, datagram.len, 0};
+	return NULL;
+}
+
+/* NULL: queued; else as assign(). */
+static uint64_t *deliver(struct fan_bypass *link, struct receiver *receiver, struct rte_mbuf *mbuf,
+			 const struct bypass_case *judged)
+{
+	if (judged->verdict != BYPASS_ACCEPTED)
+		return counter_of(&link->counts, judged->verdict);
 	if (receiver->head - receiver->tail == RECEIVER_QUEUE)
-		return &counts->queue_full;
+		return &link->counts.queue_full;
 	receiver->queue[receiver->head++ % RECEIVER_QUEUE] =
-		(struct receiver_datagram){mbuf, datagram.payload, datagram.len};
+		(struct receiver_datagram){mbuf, judged->packet, (uint32_t)judged->len};
 	if (!receiver->ready)
 		link->ready[link->ready_cnt++] = receiver;
 	receiver->ready = true;
-	memcpy(link->peer_mac, frame + RTE_ETHER_ADDR_LEN, RTE_ETHER_ADDR_LEN);
-	counts->accepted++;
+	memcpy(link->peer_mac, rte_pktmbuf_mtod(mbuf, const uint8_t *) + RTE_ETHER_ADDR_LEN,
+	       RTE_ETHER_ADDR_LEN);
+	link->counts.accepted++;
 	return NULL;
+}
+
+/* The lines of a frame that are looked at: mbuf's data_len is known to be there. */
+static void frame_prefetch(const struct rte_mbuf *mbuf)
+{
+	const uint8_t *frame = rte_pktmbuf_mtod(mbuf, const uint8_t *);
+
+	for (unsigned off = 0; off < PREFETCH_LEN; off += RTE_CACHE_LINE_SIZE)
+		rte_prefetch0(frame + off);
+}
+
+static void drop(struct rte_mbuf *mbuf, uint64_t *counter)
+{
+	(*counter)++;
+	rte_pktmbuf_free(mbuf);
 }
 
 unsigned link_poll(struct fan_bypass *link)
 {
 	struct rte_mbuf *mbufs[LINK_BURST];
+	struct arrivals arrivals;
 	unsigned cnt = rte_eth_rx_burst(link->port_id, 0, mbufs, LINK_BURST);
+	uint64_t *dropped;
 
+	arrivals.cnt = 0;
 	for (unsigned i = 0; i < RTE_MIN(cnt, PREFETCH_CNT + 0u); i++)
-		rte_prefetch0(rte_pktmbuf_mtod(mbufs[i], void *));
+		frame_prefetch(mbufs[i]);
 	for (unsigned i = 0; i < cnt; i++) {
-		uint64_t *dropped;
-
 		if (i + PREFETCH_CNT < cnt)
-			rte_prefetch0(rte_pktmbuf_mtod(mbufs[i + PREFETCH_CNT], void *));
-		dropped = deliver(link, mbufs[i]);
-		if (dropped) {
-			(*dropped)++;
-			rte_pktmbuf_free(mbufs[i]);
-		}
+			frame_prefetch(mbufs[i + PREFETCH_CNT]);
+		dropped = assign(link, mbufs[i], &arrivals);
+		if (dropped)
+			drop(mbufs[i], dropped);
+	}
+	bypass_judge(arrivals.cases, arrivals.cnt);
+	for (unsigned i = 0; i < arrivals.cnt; i++) {
+		dropped =
+			deliver(link, arrivals.receivers[i], arrivals.mbufs[i], &arrivals.cases[i]);
+		if (dropped)
+			drop(arrivals.mbufs[i], dropped);
 	}
 	link->counts.received += cnt;
 	return cnt;

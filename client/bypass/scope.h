@@ -32,6 +32,13 @@ enum bypass_verdict {
 	BYPASS_VERDICT_CNT
 };
 
-/* Judges one datagram's UDP payload. */
-enum bypass_verdict bypass_judge(const struct bypass_scope *scope, const uint8_t *packet,
-				 size_t len);
+/* One datagram's UDP payload, and for whom it would be. */
+struct bypass_case {
+	const struct bypass_scope *scope;
+	const uint8_t *packet;
+	size_t len;
+	enum bypass_verdict verdict; /* of bypass_judge() */
+};
+
+/* Judges cnt datagrams, each by its own scope. */
+void bypass_judge(struct bypass_case *cases, unsigned cnt);

@@ -8,6 +8,7 @@
 #include <rte_mbuf.h>
 #include <string.h>
 
+#include "common/wire/tags.h"
 #include "common/wire/wire.h"
 #include "dataplane/kernels/kernels.h"
 
@@ -177,77 +178,13 @@ static unsigned emit(const struct kernel_emit *event, const struct fan_endpoint 
 	return emit_family(event, endpoints, cnt, mbufs, false);
 }
 
-/* ---- SipHash-2-4 (Aumasson and Bernstein, 2012) of eight headers side by side ---- */
-
-#define TAG_OFF	  92		    /* bytes that a filter tag covers */
-#define TAG_WORDS (TAG_OFF / 8 + 1) /* the last one: 4 bytes, zeros, the length */
-#define TAG_END	  ((uint64_t)TAG_OFF << 56)
-
-struct sip {
-	lanes_t v0, v1, v2, v3;
-};
-
-/* A function would have to return a vector: no ABI says how, below AVX-512. */
-#define ROTATE(v, by) ((v) << (by) | (v) >> (64 - (by)))
-
-static inline void sip_round(struct sip *s)
-{
-	s->v0 += s->v1;
-	s->v2 += s->v3;
-	s->v1 = ROTATE(s->v1, 13) ^ s->v0;
-	s->v3 = ROTATE(s->v3, 16) ^ s->v2;
-	s->v0 = ROTATE(s->v0, 32);
-	s->v2 += s->v1;
-	s->v0 += s->v3;
-	s->v1 = ROTATE(s->v1, 17) ^ s->v2;
-	s->v3 = ROTATE(s->v3, 21) ^ s->v0;
-	s->v2 = ROTATE(s->v2, 32);
-}
-
-/* One word of each header a row: what stood one behind the other stands side by side. */
-static inline void tag_load(uint64_t words[TAG_WORDS + 2][KERNEL_LANES], uint8_t *const *headers,
-			    const uint8_t *const *keys, unsigned cnt)
-{
-	for (unsigned lane = 0; lane < KERNEL_LANES; lane++) {
-		unsigned from = lane < cnt ? lane : 0;
-
-		for (unsigned i = 0; i < TAG_WORDS - 1; i++)
-			memcpy(&words[i][lane], headers[from] + 8 * i, 8);
-		words[TAG_WORDS - 1][lane] = TAG_END | get32(headers[from] + TAG_OFF - 4);
-		memcpy(&words[TAG_WORDS][lane], keys[from], 8);
-		memcpy(&words[TAG_WORDS + 1][lane], keys[from] + 8, 8);
-	}
-}
-
 static void tag(uint8_t *const *headers, const uint8_t *const *keys, unsigned cnt)
 {
-	union {
-		uint64_t words[TAG_WORDS + 2][KERNEL_LANES];
-		lanes_t rows[TAG_WORDS + 2];
-	} in;
-	union {
-		lanes_t row;
-		uint64_t words[KERNEL_LANES];
-	} out;
-	struct sip s;
+	uint64_t tags[FAN_TAGS_LANES];
 
-	tag_load(in.words, headers, keys, cnt);
-	s.v0 = in.rows[TAG_WORDS] ^ UINT64_C(0x736f6d6570736575);
-	s.v1 = in.rows[TAG_WORDS + 1] ^ UINT64_C(0x646f72616e646f6d);
-	s.v2 = in.rows[TAG_WORDS] ^ UINT64_C(0x6c7967656e657261);
-	s.v3 = in.rows[TAG_WORDS + 1] ^ UINT64_C(0x7465646279746573);
-	for (unsigned i = 0; i < TAG_WORDS; i++) {
-		s.v3 ^= in.rows[i];
-		sip_round(&s);
-		sip_round(&s);
-		s.v0 ^= in.rows[i];
-	}
-	s.v2 ^= 0xff;
-	for (unsigned i = 0; i < 4; i++)
-		sip_round(&s);
-	out.row = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+	KERNELS_TAGS(tags, (const uint8_t *const *)headers, keys, cnt);
 	for (unsigned i = 0; i < cnt; i++)
-		memcpy(headers[i] + TAG_OFF, &out.words[i], 8);
+		memcpy(headers[i] + FAN_TAGS_COVERED, &tags[i], sizeof(tags[i]));
 }
 
 /* ---- checksum: the sum of 32-bit words is that of their halves, modulo 2^16 - 1 ---- */
@@ -268,7 +205,7 @@ static uint16_t sum(const uint8_t *bytes, uint32_t len)
 	words = *(const words_t *)(bytes + at) &
 		*(const words_t *)(keep + sizeof(block_t) - (len - at));
 	even += (words & 0xffffffff) + (words >> 32) + odd;
-	for (unsigned i = 0; i < KERNEL_LANES; i++)
+	for (unsigned i = 0; i < sizeof(even) / sizeof(even[0]); i++)
 		total += even[i];
 	total = (total & 0xffffffff) + (total >> 32);
 	total = (total & 0xffffffff) + (total >> 32);

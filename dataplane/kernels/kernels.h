@@ -10,13 +10,14 @@
 #include <stdint.h>
 
 #include "common/shm/registry.h"
+#include "common/wire/tags.h"
 
 struct rte_mbuf;
 
 /* What a kernel may read and write beyond the end of a frame: it moves whole blocks. */
 #define KERNEL_SLACK 64
 /* Events whose filter tags are made side by side. */
-#define KERNEL_LANES 8
+#define KERNEL_LANES FAN_TAGS_LANES
 
 /* The bytes of struct rte_mbuf that a new packet differs in: from rearm_data to the RSS hash. */
 #define KERNEL_MBUF_LEN 32

@@ -56,9 +56,17 @@ static void scope_make(void)
 	packet_make();
 }
 
+static enum bypass_verdict judge_by(const struct bypass_scope *by)
+{
+	struct bypass_case one = {.scope = by, .packet = packet, .len = packet_len};
+
+	bypass_judge(&one, 1);
+	return one.verdict;
+}
+
 static enum bypass_verdict judge(void)
 {
-	return bypass_judge(&scope, packet, packet_len);
+	return judge_by(&scope);
 }
 
 /* Changed after the tag was made over it, and then tagged again: only its own check can find it. */
@@ -83,7 +91,34 @@ Test(scope, another_users_event_is_dropped)
 
 	fan_handle(scope.handle, "bob", 3);
 	packet_make();
-	cr_assert_eq(bypass_judge(&alice, packet, packet_len), BYPASS_DROP_FOREIGN_USER);
+	cr_assert_eq(judge_by(&alice), BYPASS_DROP_FOREIGN_USER);
+}
+
+Test(scope, in_a_burst_each_is_judged_by_its_own_tag)
+{
+	enum { CNT = 21 }; /* some lanes of eight full, the last ones not */
+	static uint8_t packets[CNT][FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX];
+	struct bypass_case cases[CNT];
+
+	for (unsigned wrong = 0; wrong < CNT; wrong++) {
+		for (unsigned i = 0; i < CNT; i++) {
+			packet_make();
+			packet[40] = (uint8_t)i;
+			fan_filter_tag(packet, scope.tag_key);
+			memcpy(packets[i], packet, packet_len);
+			cases[i] = (struct bypass_case){&scope, packets[i], packet_len,
+							BYPASS_ACCEPTED};
+		}
+		packets[wrong][41] ^= 1;	    /* its tag does not fit any more */
+		packets[(wrong + 3) % CNT][0] ^= 1; /* no lane is used for it */
+		bypass_judge(cases, CNT);
+		for (unsigned i = 0; i < CNT; i++)
+			cr_assert_eq(cases[i].verdict,
+				     i == wrong		      ? BYPASS_DROP_TAG
+				     : i == (wrong + 3) % CNT ? BYPASS_DROP_VERSION
+							      : BYPASS_ACCEPTED,
+				     "%u of %u, %u is wrong", i, CNT, wrong);
+	}
 }
 
 Test(scope, each_bit_of_the_header_is_covered)

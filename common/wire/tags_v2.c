@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#define TAGS fan_tags_v2
+
+#include "common/wire/tags_code.h"
