@@ -23,15 +23,20 @@ static struct leaving **leaving_of(struct vouched *v, uint64_t id)
 	return &v->leaving[id * UINT64_C(0x9e3779b97f4a7c15) >> 52 & (LEAVING_CHAINS - 1)];
 }
 
-void vouched_rest(struct vouched *v, uint64_t id, uint64_t mark)
+static void rest(struct vouched *v, uint64_t id, uint64_t mark, bool vouched)
 {
 	struct leaving *leaving = calloc(1, sizeof(*leaving)), **chain = leaving_of(v, id);
 
 	places_add(&v->places, mark, id); /* where it was not known yet */
 	if (!leaving)
 		return; /* the place is lost to all until the next start */
-	*leaving = (struct leaving){*chain, id, mark};
+	*leaving = (struct leaving){*chain, id, mark, vouched};
 	*chain = leaving;
+}
+
+void vouched_rest(struct vouched *v, uint64_t id, uint64_t mark)
+{
+	rest(v, id, mark, true);
 }
 
 bool vouched_has_place(struct vouched *v, const struct message_address *place)
@@ -43,12 +48,13 @@ bool vouched_has_place(struct vouched *v, const struct message_address *place)
 void vouched_rest_place(struct vouched *v, const struct message_address *place, uint64_t id)
 {
 	if (v && place->family && !vouched_place_is_scoped(v->engine->config, place))
-		vouched_rest(v, id, places_mark(&v->places, place->bytes, place->port));
+		rest(v, id, places_mark(&v->places, place->bytes, place->port), false);
 }
 
 bool vouched_on_free(struct vouched *v, uint64_t id)
 {
 	struct leaving **link = v ? leaving_of(v, id) : NULL, *leaving;
+	bool vouched;
 
 	while (link && *link && (*link)->id != id)
 		link = &(*link)->next;
@@ -56,9 +62,10 @@ bool vouched_on_free(struct vouched *v, uint64_t id)
 		return false;
 	leaving = *link;
 	*link = leaving->next;
+	vouched = leaving->vouched;
 	places_del(&v->places, leaving->mark, id);
 	free(leaving);
-	return true;
+	return vouched;
 }
 
 /* ---- into the region, and out of it ---------------------------------------------------------- */
@@ -202,8 +209,26 @@ void vouched_tick(struct vouched *v, struct moment now)
 		vouched_work(v, now);
 }
 
+/* Places of registrations that the last run ended, while the dataplane has not let go of them. */
+static void rest_of_last_run(struct vouched *v)
+{
+	struct registry_connection c;
+	struct message_address place;
+	uint32_t cursor = 0;
+
+	while (registry_socket_next(v->engine->registry, &cursor, &c)) {
+		if (c.state != FAN_CONNECTION_ENDING)
+			continue;
+		place.family = c.family;
+		place.port = c.port;
+		memcpy(place.bytes, c.address, sizeof(place.bytes));
+		vouched_rest_place(v, &place, c.id);
+	}
+}
+
 int vouched_open(struct vouched **out, struct engine *engine, char why[1024])
 {
+	static const char label[] = "fanwire vouched ids";
 	struct vouched *v = calloc(1, sizeof(*v));
 	struct registry_counts counts;
 	int err = -ENOMEM;
@@ -212,15 +237,18 @@ int vouched_open(struct vouched **out, struct engine *engine, char why[1024])
 		return err;
 	v->engine = engine;
 	v->queue_end = &v->queue;
+	crypto_generichash(v->rows.id_key, sizeof(v->rows.id_key), (const uint8_t *)label,
+			   sizeof(label) - 1, engine->keys.master, sizeof(engine->keys.master));
 	registry_counts(engine->registry, &counts);
 	v->cnt = counts.connections_active + counts.connections_pending -
 		 registrations_count(engine->registrations);
 	engine->vouched = v;
 	/* what is leaving has its place too; so has what a lowered limit still holds */
 	if (places_init(&v->places, registry_root(engine->registry)->connection_cnt) == 0 &&
-	    rows_prepare(&v->rows, engine->store))
+	    rows_prepare(&v->rows, engine->store)) {
+		rest_of_last_run(v);
 		err = vouched_load_open(v, why);
-	else
+	} else
 		snprintf(why, 1024,
 			 "the table vouched of the database cannot be used: put back a "
 			 "copy of the database");

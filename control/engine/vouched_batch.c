@@ -14,10 +14,12 @@
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-/* An id that the same line always has: importing a file again changes nothing. */
-static uint64_t id_of(const struct vouch *item)
+/*
+ * An id that the same line always has: importing a file again changes nothing. Keyed, or a
+ * subscriber could foresee it, take it first and have the batch refused.
+ */
+static uint64_t id_of(const struct vouched_rows *rows, const struct vouch *item)
 {
-	static const uint8_t key[crypto_shorthash_KEYBYTES] = "fanwire vouched";
 	uint8_t named[FAN_HANDLE_LEN + 18], hash[crypto_shorthash_BYTES];
 	uint64_t id;
 
@@ -25,7 +27,7 @@ static uint64_t id_of(const struct vouch *item)
 	memcpy(named + FAN_HANDLE_LEN, item->address.bytes, 16);
 	named[FAN_HANDLE_LEN + 16] = (uint8_t)(item->address.port >> 8);
 	named[FAN_HANDLE_LEN + 17] = (uint8_t)item->address.port;
-	crypto_shorthash(hash, named, sizeof(named), key);
+	crypto_shorthash(hash, named, sizeof(named), rows->id_key);
 	memcpy(&id, hash, sizeof(id));
 	id &= FAN_CONNECTION_ID_MASK;
 	return id ? id : 1;
@@ -53,7 +55,7 @@ static bool read_line(struct judging *j, char *bytes, size_t len, struct vouch *
 		fan_handle(item->handle, line.user, line.user_len);
 		item->generation = users_generation(j->v->engine->users, item->handle);
 	}
-	item->id = line.id ? line.id : id_of(item);
+	item->id = line.id ? line.id : id_of(&j->v->rows, item);
 	item->mark = places_mark(&j->v->places, item->address.bytes, item->address.port);
 	places_prefetch(&j->v->places, item->mark);
 	return true;

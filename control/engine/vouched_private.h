@@ -64,11 +64,13 @@ struct queued {
 struct leaving {
 	struct leaving *next;
 	uint64_t id, mark;
+	bool vouched; /* else a registration: its port is the agent's to free */
 };
 #define LEAVING_CHAINS 4096 /* power of two */
 
 struct vouched_rows {
 	struct store *store;
+	uint8_t id_key[crypto_shorthash_KEYBYTES]; /* of ids that a line does not give */
 	struct sqlite3_stmt *insert, *move, *remove, *remove_run, *read, *run, *max, *count;
 	struct sqlite3_stmt *batch_add, *batch_find, *batch_remove;
 	struct sqlite3_stmt *open_add, *open_list, *open_clear;
