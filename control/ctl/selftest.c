@@ -183,13 +183,30 @@ static bool forge(struct selftest *test, const struct canary *target, const uint
 	return false;
 }
 
+/*
+ * The library connects its socket to the engine, so nobody else's datagram would even come to the
+ * filter. A holder may undo that, and the filter must hold alone: here it does.
+ */
+static bool disconnect(struct selftest *test, const struct canary *canary)
+{
+	const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	int fd = fan_subscription_socket(canary->subscription);
+
+	if (connect(fd, &nobody, sizeof(nobody)) == 0)
+		return true;
+	output_error(test->ctl, "selftest", "a canary's socket cannot be disconnected: %s",
+		     strerror(errno));
+	return false;
+}
+
 /* One's datagram to the other; every header byte damaged; cut short; too long. */
 static bool forge_across(struct selftest *test)
 {
 	struct datagram copy;
 	const struct datagram *own = &test->b.captured;
 
-	if (!forge(test, &test->b, test->a.captured.bytes, test->a.captured.len))
+	if (!disconnect(test, &test->b) ||
+	    !forge(test, &test->b, test->a.captured.bytes, test->a.captured.len))
 		return false;
 	for (unsigned i = 0; i < FAN_DELIVERY_LEN; i++) {
 		copy = *own;
@@ -237,7 +254,7 @@ static bool forge_old_generation(struct selftest *test)
 	}
 	fan_subscription_close(canary->subscription);
 	canary->subscription = NULL;
-	return canary_subscribe(test, canary) &&
+	return canary_subscribe(test, canary) && disconnect(test, canary) &&
 	       forge(test, canary, canary->captured.bytes, canary->captured.len);
 }
 
