@@ -130,6 +130,7 @@ static void on_request(struct evhttp_request *request, void *arg)
 		evhttp_send_error(request, HTTP_INTERNAL, NULL);
 		return;
 	}
+	engine_walls_refresh(metrics->engine, moment_now());
 	write_dataplane(out, metrics->engine);
 	write_kernel(out, metrics->engine);
 	write_registry(out, metrics->engine);
