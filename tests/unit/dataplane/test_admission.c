@@ -193,7 +193,7 @@ Test(admission, two_floods_share)
 		burst(200, 50);
 		cr_expect_eq(accepted(FLOOD), before[0] + ADMISSION_QUANTUM);
 		cr_expect_eq(accepted(LIGHT), before[1] + ADMISSION_QUANTUM);
-		cr_expect_leq(w->admission.waiting, ADMISSION_QUEUE);
+		cr_expect_leq(waiting(FLOOD), ADMISSION_QUEUE / 2, "no room for the other");
 	}
 	drain();
 	expect_nothing_lost();
@@ -240,4 +240,21 @@ Test(admission, gives_back_its_buffers_when_the_dataplane_ends)
 	pipeline_restart(&p);
 	cr_expect_eq(rte_mempool_in_use_count(p.plane.pool), 0);
 	w = p.plane.workers[0];
+}
+
+Test(admission, what_waits_is_opened_before_what_follows)
+{
+	uint64_t before, gaps;
+
+	windows(2, A_LOT, 4);
+	burst(A_LOT, 4);
+	before = accepted(FLOOD) + waiting(FLOOD);
+	gaps = counter(&p, FAN_COUNTER_drop_publish_gap);
+	cr_assert_gt(waiting(FLOOD), 0);
+	w->admission.sessions[FLOOD].last = 0; /* it sent little in the window before */
+	burst(10, 0);
+	cr_expect_eq(accepted(FLOOD), before + 10);
+	cr_expect_eq(waiting(FLOOD), 0);
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_publish_gap), gaps);
+	expect_nothing_lost();
 }

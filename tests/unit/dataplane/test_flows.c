@@ -199,12 +199,16 @@ static bool quiesced(void)
 
 Test(flows, withhold_the_quiescence_word_for_a_bounded_time)
 {
+	uint64_t begun;
+
 	region_add_group(&p.regions, "alice", 0, 4000, 4, 0, PORT);
 	cr_expect(quiesced());
+	begun = rte_rdtsc();
 	burst_of(1, 1);
 	cr_expect_not(quiesced());
 	go_on();
-	cr_expect_not(quiesced(), "what is under way refers to the registry");
+	if (rte_rdtsc() - begun < rte_get_tsc_hz() / 1000000 * FLOW_PIN_MAX_US)
+		cr_expect_not(quiesced(), "what is under way refers to the registry");
 	rte_delay_us_block(FLOW_PIN_MAX_US + 100);
 	go_on();
 	cr_expect_eq(seen.copies, 4000, "all of it at once");
@@ -312,10 +316,13 @@ Test(flows, refuse_more_than_a_queue_holds_and_take_it_later)
 {
 	region_add_group(&p.regions, "alice", 0, FLOW_SHARE + 4, 4, 0, PORT);
 	burst_of(1, FLOW_EVENTS_MAX);
-	burst_of(FLOW_EVENTS_MAX + 1, FLOW_EVENTS_MAX + 1); /* one has left meanwhile, or none */
-	burst_of(p.plane.session_states[0].accepted + 1, p.plane.session_states[0].accepted + 8);
+	for (unsigned i = 0; i < 5 && !counter(&p, FAN_COUNTER_drop_group_busy); i++) {
+		uint64_t next = p.plane.session_states[0].accepted + 1;
+
+		burst_of(next, next + 1); /* one has left meanwhile, or none */
+	}
 	cr_expect_geq(counter(&p, FAN_COUNTER_drop_group_busy), 1);
-	cr_expect_leq(w->flow_event_cnt, FLOW_EVENTS_MAX + 8);
+	cr_expect_leq(w->flow_event_cnt, FLOW_EVENTS_MAX + 1);
 	go_on_to_the_end();
 	for (uint64_t next; (next = p.plane.session_states[0].accepted + 1) <= 270;) {
 		burst_of(next, next);
