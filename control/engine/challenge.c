@@ -88,7 +88,8 @@ static void record_and_go_on(struct registrations *all, struct registration *r, 
 	}
 	r->phase = REGISTRATION_CHALLENGED;
 	r->user->recorded++;
-	r->echoed = is_vouched(all->engine->config, &r->address);
+	/* the prefix is vouched for, not that whoever names an address in it receives there */
+	r->echoed = !r->named && is_vouched(all->engine->config, &r->address);
 	challenge_continue(all, r, now);
 }
 

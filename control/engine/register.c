@@ -326,6 +326,7 @@ static bool admit(struct registrations *all, const struct message *message,
 	r->uid = message->u.client.uid;
 	r->address =
 		message->u.client.address; /* of one that bypasses the kernel; taken from now on */
+	r->named = r->address.family != 0;
 	r->attached = true;
 	r->token_expiry_s = claims->expires_s;
 	r->end_ns = now.mono_ns + all->engine->config->challenge_timeout_s * ENGINE_NS_PER_S;

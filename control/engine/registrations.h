@@ -50,6 +50,7 @@ struct registration {
 	struct message_address address;
 	uint32_t nexthop, uid;
 	unsigned challenges; /* sent */
+	bool named;	     /* its client chose the address: no socket of ours is bound to it */
 	bool echoed;	     /* the address is proved; what it lacks is room in the table */
 	bool attached;	     /* its subscriber is there; false after a restart until it is back */
 	bool returned;	     /* it was back once, in this run */
