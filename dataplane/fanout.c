@@ -190,6 +190,8 @@ static bool event_fan_out(struct worker *w, unsigned idx)
 		flow_push(w, flow, w->events[idx]);
 		return false;
 	}
+	if (unlikely(w->flow_cnt))
+		w->mixed_tsc = rte_rdtsc();
 	block = fanout_block(w, packet, w->groups[idx]);
 	now = flow_share(w, w->groups[idx], block.cnt);
 	if (unlikely(now < block.cnt)) {

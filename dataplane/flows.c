@@ -14,8 +14,8 @@ unsigned flow_share(struct worker *w, const struct fan_group *group, unsigned wa
 	struct group_share *share = &w->shares[idx % GROUP_SHARES];
 
 	/* Two groups that meet in a place have one share together: by that neither gets more. */
-	if (share->burst != w->burst_no)
-		*share = (struct group_share){.burst = w->burst_no};
+	if (share->burst != (uint32_t)w->burst_no)
+		*share = (struct group_share){.burst = (uint32_t)w->burst_no};
 	wanted = RTE_MIN(wanted, FLOW_SHARE - share->used);
 	share->used += wanted;
 	return wanted;
@@ -126,17 +126,23 @@ static unsigned slice_emit(struct worker *w, struct flow *flow, unsigned cnt)
 	return cnt;
 }
 
-/* Its slice, or all of the event under way where that has been so for too long. */
-static void flow_serve(struct worker *w, struct flow *flow, bool may_begin, bool must_end)
+/* How flows are served in one burst. */
+struct serving {
+	unsigned budget; /* copies of each */
+	bool may_begin;	 /* the next event */
+	bool must_end;	 /* the one under way, whole */
+};
+
+static void flow_serve(struct worker *w, struct flow *flow, const struct serving *serving)
 {
-	unsigned budget = FLOW_SLICE;
+	unsigned budget = serving->budget;
 
 	while (flow->cnt && budget && w->slice_cnt < SLICES_MAX) {
-		if (!flow->group && !may_begin)
+		if (!flow->group && !serving->may_begin)
 			return;
 		if (!flow->group)
 			event_begin(w, flow);
-		if (must_end)
+		if (serving->must_end)
 			slice_emit(w, flow, UINT32_MAX);
 		else
 			budget -= slice_emit(w, flow, budget);
@@ -145,15 +151,25 @@ static void flow_serve(struct worker *w, struct flow *flow, bool may_begin, bool
 	}
 }
 
+static struct serving serving_now(struct worker *w)
+{
+	uint64_t now = rte_rdtsc(), us = rte_get_tsc_hz() / 1000000;
+	uint64_t pinned = w->pinned_tsc ? now - w->pinned_tsc : 0;
+	bool alone = w->flow_cnt == 1 && now - w->mixed_tsc > FLOW_ALONE_MS * 1000 * us;
+
+	return (struct serving){
+		.budget = alone ? FLOW_SHARE : FLOW_SLICE,
+		.may_begin = pinned<FLOW_PIN_SOFT_US * us, .must_end = pinned> FLOW_PIN_MAX_US * us,
+	};
+}
+
 void flows_serve(struct worker *w)
 {
-	uint64_t us = rte_get_tsc_hz() / 1000000;
-	uint64_t pinned = w->pinned_tsc ? rte_rdtsc() - w->pinned_tsc : 0;
+	const struct serving serving = serving_now(w);
 
 	w->slice_cnt = 0;
 	for (unsigned n = 0; n < w->flow_cnt; n++) /* each burst begins with another one */
-		flow_serve(w, &w->flows[(w->burst_no + n) % w->flow_cnt],
-			   pinned<FLOW_PIN_SOFT_US * us, pinned> FLOW_PIN_MAX_US * us);
+		flow_serve(w, &w->flows[(w->burst_no + n) % w->flow_cnt], &serving);
 	for (unsigned i = w->flow_cnt; i-- > 0;)
 		if (w->flows[i].cnt == 0)
 			w->flows[i] = w->flows[--w->flow_cnt];

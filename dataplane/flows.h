@@ -14,7 +14,9 @@
 
 #include "dataplane/worker.h"
 
-#define FLOW_EVENTS_MAX	 256 /* that wait in one flow and were accepted here */
+#define FLOW_EVENTS_MAX 1024 /* that wait in one flow and were accepted here: a session's window \
+			      */
+#define FLOW_ALONE_MS	 10  /* without another group's event: then one flow is alone */
 #define FLOW_PIN_SOFT_US 200
 #define FLOW_PIN_MAX_US	 5000
 
@@ -32,7 +34,8 @@ void flow_push(struct worker *w, struct flow *flow, struct rte_mbuf *event);
 bool flow_begin(struct worker *w, struct rte_mbuf *event, const struct fan_group *group,
 		struct block rest);
 
-/* A slice of each flow. The copies are counted, and what ended is closed, by flows_settle(). */
+/* A slice of each flow, or a share where one is alone. The copies are counted, and what ended is
+ * closed, by flows_settle(). */
 void flows_serve(struct worker *w);
 /* After the flush. */
 void flows_settle(struct worker *w);

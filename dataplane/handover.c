@@ -62,7 +62,7 @@ bool handover_room(const struct worker *w, unsigned to)
 
 bool handover_group_busy(const struct worker *w, uint64_t hash)
 {
-	return w->in_flight_groups[hash % GROUP_PLACES] >= FLOW_EVENTS_MAX;
+	return w->in_flight_groups[hash % GROUP_PLACES] >= HANDOVER_GROUP_MAX;
 }
 
 void handover_event(struct worker *w, unsigned to, struct rte_mbuf *mbuf)

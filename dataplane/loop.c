@@ -2,6 +2,7 @@
 /* The loop of a worker. No allocation but from mempools, no lock, no log line, no system call of
  * ours while there is work. */
 #include <rte_cycles.h>
+#include <rte_pause.h>
 
 #include "dataplane/housekeeping.h"
 #include "dataplane/worker.h"
@@ -40,6 +41,8 @@ static unsigned receive(struct worker *w, struct rte_mbuf **received)
 
 static void idle(struct worker *w, unsigned work)
 {
+	if (work == 0)
+		rte_pause(); /* what shares the core goes on faster */
 	if (work || w->plane->config.idle_sleep_us == 0)
 		w->empty_polls = 0;
 	else if (++w->empty_polls > EMPTY_POLLS_BEFORE_SLEEP)

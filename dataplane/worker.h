@@ -25,18 +25,19 @@
 #include "common/wire/wire.h"
 #include "dataplane/kernels/kernels.h"
 
-#define BURST_MAX	256		/* packets taken from one source at once */
-#define STAGE_MAX	(5 * BURST_MAX) /* received, of two kinds handed over, had waited, went on */
-#define TX_BURST	32		/* frames that fit the first cache together */
-#define FLOWS_MAX	16		/* fan-outs that go on in later bursts; flows.h */
-#define FLOW_SHARE	256 /* copies of a group in one burst: more, and it becomes a flow */
-#define FLOW_SLICE	32  /* copies of a flow in one burst */
-#define SLICES_MAX	128 /* of flows in one burst */
-#define GROUP_SHARES	256
-#define GROUP_PLACES	1024
-#define ADMISSION_QUEUE 256  /* publishes that wait for their share, of all sessions */
-#define EPOCHS_DRAWN	64   /* stream epochs at once */
-#define HANDOVER_CNT	1024 /* capacity of each ring between two workers */
+#define BURST_MAX	   256		   /* packets taken from one source at once */
+#define STAGE_MAX	   (5 * BURST_MAX) /* received, of two kinds handed over, had waited, went on */
+#define TX_BURST	   32		   /* frames that fit the first cache together */
+#define FLOWS_MAX	   16		   /* fan-outs that go on in later bursts; flows.h */
+#define FLOW_SHARE	   256 /* copies of a group in one burst: more, and it becomes a flow */
+#define FLOW_SLICE	   32  /* copies of a flow in one burst */
+#define SLICES_MAX	   128 /* of flows in one burst */
+#define GROUP_SHARES	   1024
+#define GROUP_PLACES	   1024
+#define ADMISSION_QUEUE	   256	/* publishes that wait for their share, of all sessions */
+#define EPOCHS_DRAWN	   64	/* stream epochs at once */
+#define HANDOVER_CNT	   1024 /* capacity of each ring between two workers */
+#define HANDOVER_GROUP_MAX 256	/* of it, that one group may take */
 
 /* What one ring carries from one worker to another. */
 enum handover {
@@ -151,7 +152,7 @@ struct slice {
 
 /* Copies in this burst of the groups that have this place. */
 struct group_share {
-	uint64_t burst;
+	uint32_t burst; /* its low bits */
 	uint32_t used;
 };
 
@@ -196,6 +197,7 @@ struct worker {
 	struct flow flows[FLOWS_MAX];
 	struct slice slices[SLICES_MAX];
 	struct group_share shares[GROUP_SHARES];
+	uint64_t mixed_tsc;  /* when another group had an event while there was a flow */
 	uint64_t pinned_tsc; /* since when some fan-out has been under way; 0: none is */
 
 	struct admission admission;

@@ -84,11 +84,12 @@ static struct publish_spec spec_of(uint64_t sequence)
 	return (struct publish_spec){.sequence = sequence, .payload = payload, .payload_len = 8};
 }
 
-/* Events first to last for alice, received in one burst. */
+/* Events first to last for alice, received in one burst, as if others had had some just now. */
 static void burst_of(uint64_t first, uint64_t last)
 {
 	struct publish_spec specs[BURST_MAX];
 
+	w->mixed_tsc = rte_rdtsc();
 	for (uint64_t i = first; i <= last; i++)
 		specs[i - first] = spec_of(i);
 	publish_burst(&p, specs, (unsigned)(last - first + 1));
@@ -97,6 +98,7 @@ static void burst_of(uint64_t first, uint64_t last)
 
 static void go_on(void)
 {
+	w->mixed_tsc = rte_rdtsc();
 	worker_burst(w, NULL, 0);
 	see();
 }
@@ -312,11 +314,14 @@ Test(flows, many_ways_in_one_group)
 	expect_result(2, FAN_RESULT_OK, LARGE, LARGE);
 }
 
+enum { REFUSE_TO = FLOW_EVENTS_MAX + 14 };
+
 Test(flows, refuse_more_than_a_queue_holds_and_take_it_later)
 {
 	region_add_group(&p.regions, "alice", 0, FLOW_SHARE + 4, 4, 0, PORT);
-	burst_of(1, FLOW_EVENTS_MAX);
-	for (unsigned i = 0; i < 5 && !counter(&p, FAN_COUNTER_drop_group_busy); i++) {
+	for (unsigned i = 0; i < FLOW_EVENTS_MAX / 128; i++)
+		burst_of(i * 128 + 1, i * 128 + 128);
+	for (unsigned i = 0; i < 50 && !counter(&p, FAN_COUNTER_drop_group_busy); i++) {
 		uint64_t next = p.plane.session_states[0].accepted + 1;
 
 		burst_of(next, next + 1); /* one has left meanwhile, or none */
@@ -324,13 +329,13 @@ Test(flows, refuse_more_than_a_queue_holds_and_take_it_later)
 	cr_expect_geq(counter(&p, FAN_COUNTER_drop_group_busy), 1);
 	cr_expect_leq(w->flow_event_cnt, FLOW_EVENTS_MAX + 1);
 	go_on_to_the_end();
-	for (uint64_t next; (next = p.plane.session_states[0].accepted + 1) <= 270;) {
+	for (uint64_t next; (next = p.plane.session_states[0].accepted + 1) <= REFUSE_TO;) {
 		burst_of(next, next);
 		go_on_to_the_end();
 	}
-	cr_expect_eq(seen.copies, 270 * (FLOW_SHARE + 4));
+	cr_expect_eq(seen.copies, REFUSE_TO * (FLOW_SHARE + 4));
 	cr_expect_eq(seen.out_of_order, 0);
-	for (uint64_t i = 1; i <= 270; i++)
+	for (uint64_t i = 1; i <= REFUSE_TO; i++)
 		expect_result(i, FAN_RESULT_OK, FLOW_SHARE + 4, FLOW_SHARE + 4);
 	cr_expect_eq(w->flow_event_cnt, 0);
 }
@@ -434,4 +439,18 @@ Test(flows, give_back_their_buffers_when_the_dataplane_ends)
 	burst_of(5, 5);
 	cr_expect_eq(seen.last[5].status, FAN_RESULT_INTERRUPTED);
 	burst_of(6, 6);
+}
+
+Test(flows, one_that_is_alone_gets_a_whole_share)
+{
+	unsigned bursts = 0;
+
+	region_add_group(&p.regions, "alice", 0, LARGE, 4, 0, PORT);
+	burst_of(1, 1);
+	w->mixed_tsc = 0; /* long ago */
+	for (; w->flow_cnt; bursts++)
+		worker_burst(w, NULL, 0);
+	see();
+	cr_expect_eq(seen.copies, LARGE);
+	cr_expect_leq(bursts, LARGE / FLOW_SHARE + 1);
 }

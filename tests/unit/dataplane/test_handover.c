@@ -165,13 +165,13 @@ Test(handover, a_busy_group_of_another_worker_takes_only_its_share)
 	const char *users[USERS];
 
 	cr_assert_geq(users_of_other(users), 2);
-	for (uint64_t i = 1; i <= FLOW_EVENTS_MAX + 10; i++)
+	for (uint64_t i = 1; i <= HANDOVER_GROUP_MAX + 10; i++)
 		publish(&p, &(struct publish_spec){.sequence = i, .user = users[0]});
-	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX);
+	cr_expect_eq(state->accepted, HANDOVER_GROUP_MAX);
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_group_busy), 1, "the first; then it is a gap");
 	cr_expect_eq(counter(&p, FAN_COUNTER_drop_publish_gap), 9);
-	publish(&p, &(struct publish_spec){.sequence = FLOW_EVENTS_MAX + 1, .user = users[1]});
-	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX + 1);
+	publish(&p, &(struct publish_spec){.sequence = HANDOVER_GROUP_MAX + 1, .user = users[1]});
+	cr_expect_eq(state->accepted, HANDOVER_GROUP_MAX + 1);
 	while (worker_burst(p.plane.workers[1], NULL, 0))
 		take_all(&p);
 	while (worker_burst(p.plane.workers[0], NULL, 0))
@@ -179,8 +179,8 @@ Test(handover, a_busy_group_of_another_worker_takes_only_its_share)
 	cr_expect(handover_is_quiet(&p.plane));
 	for (unsigned i = 0; i < GROUP_PLACES; i++)
 		cr_expect_eq(p.plane.workers[0]->in_flight_groups[i], 0);
-	publish(&p, &(struct publish_spec){.sequence = FLOW_EVENTS_MAX + 2, .user = users[0]});
-	cr_expect_eq(state->accepted, FLOW_EVENTS_MAX + 2);
+	publish(&p, &(struct publish_spec){.sequence = HANDOVER_GROUP_MAX + 2, .user = users[0]});
+	cr_expect_eq(state->accepted, HANDOVER_GROUP_MAX + 2);
 }
 
 /* Worker 1 stands still: what it would have to take is not accepted, and not lost either. */
@@ -191,7 +191,7 @@ Test(handover, a_full_ring_refuses_before_it_accepts)
 	uint64_t sequence = 0;
 	unsigned cnt = users_of_other(users);
 
-	cr_assert_gt(cnt * FLOW_EVENTS_MAX, HANDOVER_CNT + 10);
+	cr_assert_gt(cnt * HANDOVER_GROUP_MAX, HANDOVER_CNT + 10);
 	for (unsigned i = 0; i < HANDOVER_CNT + 10; i++)
 		publish(&p, &(struct publish_spec){.sequence = ++sequence, .user = users[i % cnt]});
 	cr_expect_eq(state->accepted, HANDOVER_CNT);
