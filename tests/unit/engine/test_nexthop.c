@@ -225,7 +225,7 @@ Test(nexthop, one_that_is_taken_out_is_asked_for_again_at_once)
 	waitpid(peer, NULL, 0);
 }
 
-Test(nexthop, one_that_does_not_answer_is_found_when_it_does, .timeout = 30)
+Test(nexthop, one_that_does_not_answer_is_found_when_it_does)
 {
 	char command[128];
 	pid_t peer = add_peer();
