@@ -10,7 +10,7 @@
 #include "dataplane/send.h"
 
 #define PREFETCH_FROM 192 /* bytes of a block */
-#define PREFETCH_TO   1216
+#define PREFETCH_TO   1728
 
 /* ---- copies ---- */
 
@@ -62,6 +62,7 @@ static void emit(struct worker *w, uint8_t *image, uint16_t len,
 	struct kernel_emit event;
 
 	memcpy(event.handle, handle, sizeof(event.handle));
+	event.end = endpoints + cnt;
 	while (cnt) {
 		const struct frame_template *template = NULL;
 		unsigned done = 1; /* what cannot be sent is left out, one by one */

@@ -17,7 +17,7 @@ typedef uint64_t lanes_t __attribute__((vector_size(64)));
 typedef uint64_t pair_t __attribute__((vector_size(16), aligned(1), may_alias));
 
 #define REGISTER_BLOCKS 8  /* 512 bytes: frames up to that long are held in registers */
-#define AHEAD		24 /* endpoints: what memory takes to answer */
+#define AHEAD		32 /* endpoints: what memory takes to answer */
 
 #define IP_OFF	 RTE_ETHER_HDR_LEN
 #define UDP4_OFF (IP_OFF + 20)
@@ -133,7 +133,7 @@ emit_blocks(const struct kernel_emit *event, const struct fan_endpoint *endpoint
 		struct rte_mbuf *mbuf = mbufs[i];
 		uint8_t *frame = (uint8_t *)mbuf->buf_addr + RTE_PKTMBUF_HEADROOM;
 
-		__builtin_prefetch(to + AHEAD);
+		__builtin_prefetch(to + AHEAD < e.end ? to + AHEAD : to);
 		if (__builtin_expect(!is_served(&e, to), 0))
 			return i;
 		memcpy((uint8_t *)mbuf + offsetof(struct rte_mbuf, rearm_data), e.mbuf,

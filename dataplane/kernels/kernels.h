@@ -24,8 +24,9 @@ struct rte_mbuf;
 
 /* One event's way to one next hop; valid while its frame stands in the event's buffer. */
 struct kernel_emit {
-	uint8_t mbuf[KERNEL_MBUF_LEN]; /* fields of every copy's mbuf */
-	uint8_t handle[16];	       /* whose event it is: endpoints of others are not served */
+	uint8_t mbuf[KERNEL_MBUF_LEN];	/* fields of every copy's mbuf */
+	uint8_t handle[16];		/* whose event it is: endpoints of others are not served */
+	const struct fan_endpoint *end; /* of the block: nothing behind it is asked for ahead */
 	const uint8_t *frame; /* all headers and the payload, KERNEL_SLACK readable behind */
 	uint32_t len;	      /* of the frame, bytes */
 	uint32_t ip_sum;      /* IPv4: partial sum of the header without destination and checksum */
