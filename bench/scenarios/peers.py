@@ -20,7 +20,6 @@ TXONLY, MACSWAP = "testpmd txonly", "testpmd macswap"
 CASES = ({"fanout": 64, "payload": 128, "users": 65536}, {"fanout": 3, "payload": 256, "users": 4000000},
          {"fanout": 16, "payload": 256, "users": 65536}, {"fanout": 64, "payload": 256, "users": 65536})
 QUICK_CASES = CASES[:2]
-BURST = 256  # the largest that dataplane.burst may be; testpmd has the one that suits it best, too
 
 HEADERS = 14 + 20 + 8 + 100  # Ethernet, IPv4, UDP, a delivery's own
 
@@ -63,7 +62,7 @@ def open_programs(bench, case):
     """[(name, program), ...]; testpmd with the burst that suits it best."""
     cpu, other = bench.core(0), bench.core(1)
     shape = [word for name, value in case.items() for word in (f"--{name}", value)] + ["--core", cpu]
-    programs = [(FANWIRE, bench.program("fanwire-bench-core", "--mode", "whole,fanout", "--burst", BURST, *shape, cpu=cpu))]
+    programs = [(FANWIRE, bench.program("fanwire-bench-core", "--mode", "whole,fanout", *shape, cpu=cpu))]
     programs += [(name, bench.program("fanwire-bench-multicast", "--way", way, *shape, cpu=cpu)) for name, way in SAMPLES.items()]
     path = bench.need_command("dpdk-testpmd", "dpdk-dev")
     for name, mode in ((TXONLY, "txonly"), (MACSWAP, "macswap")):
