@@ -14,9 +14,10 @@
 
 #include "dataplane/worker.h"
 
-#define FLOW_EVENTS_MAX 1024 /* that wait in one flow and were accepted here: a session's window \
-			      */
-#define FLOW_ALONE_MS	 10  /* without another group's event: then one flow is alone */
+#define FLOW_EVENTS_MAX                                                                         \
+	1024		    /* that wait in one flow and were accepted here: a session's window \
+			     */
+#define FLOW_ALONE_MS	 10 /* without another group's event: then one flow is alone */
 #define FLOW_PIN_SOFT_US 200
 #define FLOW_PIN_MAX_US	 5000
 
