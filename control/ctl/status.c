@@ -45,6 +45,10 @@ static void print_vouched(const json_t *vouched)
 		       number(vouched, "total"));
 	else if (number(vouched, "total"))
 		printf("%lld of them vouched for by an administrator\n", number(vouched, "total"));
+	if (number(vouched, "waiting"))
+		printf("%lld changes of vouched connections wait for the dataplane to let go of "
+		       "what was there before\n",
+		       number(vouched, "waiting"));
 }
 
 static void print_processes(const json_t *status)

@@ -138,7 +138,8 @@ static json_t *json_vouched(const struct engine *engine)
 	struct vouched_status status;
 
 	vouched_status(engine->vouched, &status);
-	return json_pack("{s:I, s:s, s:I, s:I}", "total", (json_int_t)status.total, "state",
+	return json_pack("{s:I, s:I, s:s, s:I, s:I}", "total", (json_int_t)status.total, "waiting",
+			 (json_int_t)status.waiting, "state",
 			 status.failed[0] ? "failed"
 			 : status.loading ? "loading"
 					  : "served",

@@ -86,7 +86,8 @@ json_t *vouched_list(struct vouched *vouched, const char *user, uint64_t after, 
 json_t *vouched_user(struct vouched *vouched, const struct registry_connection *connection);
 
 struct vouched_status {
-	uint64_t total; /* in the database, those that are not loaded yet included */
+	uint64_t total;	  /* in the table */
+	uint32_t waiting; /* durable changes that wait for the dataplane to let go of something */
 	bool loading;
 	uint64_t loaded, to_load;
 	const char *failed; /* why loading ended before its time, or "" */

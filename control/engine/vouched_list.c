@@ -80,6 +80,7 @@ json_t *vouched_user(struct vouched *v, const struct registry_connection *c)
 void vouched_status(const struct vouched *v, struct vouched_status *status)
 {
 	*status = (struct vouched_status){.total = v->cnt,
+					  .waiting = v->working ? v->work.left : 0,
 					  .loading = v->loading,
 					  .loaded = v->loaded,
 					  .to_load = v->to_load,
