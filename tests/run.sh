@@ -3,8 +3,8 @@
 #
 # ./dev test: builds and runs everything that CI runs, prints each runner's own closing lines and one
 # line of totals, and fails if anything failed.
-# usage: run.sh [lint|unit|fuzz|asan|tsan|system|bench]... [-k EXPR]
-#   -k EXPR   with system, bench: pytest's expression; with unit, asan, tsan, fuzz: part of a test's name
+# usage: run.sh [lint|unit|fuzz|asan|tsan|system|bench|prove]... [-k EXPR]
+#   -k EXPR   with system, bench, prove: pytest's expression; with unit, asan, tsan, fuzz: part of a test's name
 
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -143,16 +143,22 @@ part_bench() {
 	record bench $status "$logs/out"
 }
 
+# The drivers' own tests, in seconds; what they drive is ./dev prove.
+part_prove() {
+	title "tests of the proof machinery's drivers"
+	run_pytest "tests of the proof machinery" tests/prove
+}
+
 parts=()
 while [ $# -gt 0 ]; do
 	case $1 in
-	lint | unit | fuzz | asan | tsan | system | bench) parts+=("$1") ;;
+	lint | unit | fuzz | asan | tsan | system | bench | prove) parts+=("$1") ;;
 	-k) match=${2?-k needs an expression}; shift ;;
 	*) sed -n '/^# usage/,/^# *-k/s/^# \{0,1\}//p' tests/run.sh >&2; exit 1 ;;
 	esac
 	shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(lint unit fuzz asan tsan system bench)
+[ ${#parts[@]} -gt 0 ] || parts=(lint unit fuzz asan tsan system bench prove)
 
 for part in "${parts[@]}"; do "part_$part"; done
 

@@ -117,7 +117,7 @@ def known_tests(names):
     known = {}
     for name in names:
         path = pathlib.PurePath(name)
-        if name.startswith(("tests/system/test_", "tests/bench/test_")):
+        if name.startswith(("tests/system/test_", "tests/bench/test_", "tests/prove/test_")):
             known[path.name] = set(re.findall(r"^def (\w+)\(", (ROOT / name).read_text(), re.M))
         elif name.startswith("tests/unit/") and path.name.startswith("test_"):
             found = set(re.findall(r"^(?:Parameterized)?Test\(\w+,\s*(\w+)", (ROOT / name).read_text(), re.M))
