@@ -11,6 +11,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "common/plant.h"
+
 #include "scope.h"
 #include "scopes.bpf.h"
 #include "siphash.bpf.h"
@@ -145,16 +147,19 @@ static __always_inline __u32 judge_scope(struct __sk_buff *skb, struct header *h
 {
 	__u64 tag;
 
-	if (header->handle[0] != scope->handle[0] || header->handle[1] != scope->handle[1]) {
+	if ((header->handle[0] != scope->handle[0] || header->handle[1] != scope->handle[1]) &&
+	    !fan_planted(PLANT_FILTER_PASSES_FOREIGN)) {
 		note_foreign(skb, header, scope);
 		return SCOPE_DROP_FOREIGN_USER;
 	}
-	if (bpf_ntohl(header->user_generation) != scope->user_generation)
+	if (bpf_ntohl(header->user_generation) != scope->user_generation &&
+	    !fan_planted(PLANT_FILTER_PASSES_OLD_GENERATION))
 		return SCOPE_DROP_USER_GENERATION;
-	if (!scope->has_key)
+	if (!scope->has_key && !fan_planted(PLANT_FILTER_KEEPS_OLD_KEYS))
 		return SCOPE_DROP_KEY_GENERATION;
 	__builtin_memcpy(&tag, header->filter_tag, sizeof(tag));
-	if (siphash_header((__u64 *)header, scope->key[0], scope->key[1]) != tag)
+	if (siphash_header((__u64 *)header, scope->key[0], scope->key[1]) != tag &&
+	    !fan_planted(PLANT_FILTER_PASSES_WRONG_TAG))
 		return SCOPE_DROP_TAG;
 	return SCOPE_ACCEPTED;
 }

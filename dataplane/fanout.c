@@ -67,7 +67,8 @@ static void emit(struct worker *w, uint8_t *image, uint16_t len,
 		const struct frame_template *template = NULL;
 		unsigned done = 1; /* what cannot be sent is left out, one by one */
 
-		if (unlikely(memcmp(endpoints->handle, handle, FAN_HANDLE_LEN) != 0))
+		if (unlikely(memcmp(endpoints->handle, handle, FAN_HANDLE_LEN) != 0) &&
+		    !fan_planted(PLANT_ENDPOINT_NOT_COMPARED))
 			COUNT(w, drop_endpoint_foreign);
 		else
 			template = frame_template_get(w, fan_endpoint_nexthop(endpoints),

@@ -23,7 +23,8 @@ static inline bool key_is(const struct fan_group *group, const void *key)
 	memcpy(a, key, sizeof(a));
 	memcpy(b, group->handle, 16);
 	b[2] = group->channel;
-	return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2])) == 0;
+	return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2])) == 0 ||
+	       fan_planted(PLANT_KEY_NOT_COMPARED);
 }
 
 static inline uint64_t hash_of(const struct fan_table *t, const void *key)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/plant.h"
 #include "control/agent/scope/guard.h"
 #include "control/agent/scope/netns.h"
 #include "control/agent/scope/pins.h"
@@ -234,6 +235,9 @@ static int filter_load(struct scope_maps *maps, char why[1024])
 		if (result)
 			goto fail;
 	}
+#ifdef FAN_PLANT
+	maps->skel->rodata->fan_plant_present = fan_plant_present();
+#endif
 	result = scope_filter_bpf__load(maps->skel);
 	if (!result)
 		result = slots_open(&maps->slots, slots_fd(maps));

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
+/*
+ * Planted bugs: each switch takes one safeguard away, at the place where it stands, so that a named
+ * test can be seen to fail without it (tests/model/plants.json, run by tests/model/plants.py).
+ *
+ * Only a build with -Dplant=true knows them; there the environment variable FANWIRE_PLANT names the
+ * one that is on, and a name that is none ends the program. In every other build fan_planted() is
+ * the constant false and nothing of it is left (tests/model/no_plants.py). In BPF programs the
+ * loader sets fan_plant_present.
+ */
+#ifndef FANWIRE_COMMON_PLANT_H
+#define FANWIRE_COMMON_PLANT_H
+
+#include <stdbool.h>
+
+/* What is wrong where one of them is on. Those of BPF programs too. */
+enum fan_plant {
+#define FAN_PLANTS(PLANT)                                                                          \
+	PLANT(KEY_NOT_COMPARED)		    /* a lookup believes the fingerprint */                \
+	PLANT(ENDPOINT_NOT_COMPARED)	    /* a copy goes to an endpoint of whatever user */      \
+	PLANT(EARLY_RECLAIM)		    /* what is unlinked is reused at once */               \
+	PLANT(FILTER_PASSES_FOREIGN)	    /* scope_filter compares no user */                    \
+	PLANT(FILTER_PASSES_OLD_GENERATION) /* scope_filter compares no user generation */         \
+	PLANT(FILTER_KEEPS_OLD_KEYS) /* scope_filter takes any key generation for the previous one \
+				      */                                                           \
+	PLANT(FILTER_PASSES_WRONG_TAG) /* scope_filter believes any tag */
+
+#define PLANT_NAME(name) PLANT_##name,
+	FAN_PLANTS(PLANT_NAME) PLANT_CNT
+#undef PLANT_NAME
+};
+
+#ifndef FAN_PLANT
+static inline bool fan_planted(enum fan_plant which)
+{
+	(void)which;
+	return false;
+}
+#elif defined(__bpf__)
+/* One program a file; the loader sets it. */
+const volatile int fan_plant_present = -1;
+#define fan_planted(which) (fan_plant_present == (int)(which))
+#else
+/* Any thread. The one that FANWIRE_PLANT names, PLANT_CNT: none. */
+int fan_plant_present(void);
+
+static inline bool fan_planted(enum fan_plant which)
+{
+	return fan_plant_present() == (int)which;
+}
+#endif
+
+#endif
