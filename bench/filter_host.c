@@ -166,7 +166,7 @@ void filter_host_scope(struct scope *scope, unsigned user)
 	fan_handle(scope->handle, name, strlen(name));
 	scope->user_generation = 1;
 	scope->key_generation = scope->previous_key_generation = 1;
-	fan_tag_key((uint8_t *)scope->tag_key, master, 1, 1, scope->handle);
+	fan_tag_key((uint8_t *)scope->tag_key, master, 1, scope->handle);
 	memcpy(scope->previous_tag_key, scope->tag_key, sizeof(scope->tag_key));
 }
 

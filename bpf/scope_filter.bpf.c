@@ -21,7 +21,7 @@
 #define HEADER_LEN    100
 #define WIRE_VERSION  1
 #define TYPE_DELIVERY 0x10
-#define TYPE_STATUS   0x12
+#define TYPE_LOST     0x13
 #define FOREIGN_MAX   1024
 
 #define DROP 0
@@ -134,7 +134,7 @@ static __always_inline __u32 judge_form(const struct __sk_buff *skb, const struc
 {
 	if (header->version != WIRE_VERSION)
 		return SCOPE_DROP_VERSION;
-	if (header->type < TYPE_DELIVERY || header->type > TYPE_STATUS)
+	if (header->type < TYPE_DELIVERY || header->type > TYPE_LOST)
 		return SCOPE_DROP_TYPE;
 	if (UDP_LEN + HEADER_LEN + (__u32)bpf_ntohs(header->payload_len) != skb->len)
 		return SCOPE_DROP_LENGTH;

@@ -58,7 +58,7 @@ enum fan_counter {
 		FAN_COUNTER_CNT
 };
 
-#define FAN_COUNTER_CNT_MAX 64 /* slots in the state region; room to add without another ABI */
+#define FAN_COUNTER_CNT_MAX 128 /* slots in the state region; room to add without another ABI */
 _Static_assert(FAN_COUNTER_CNT <= FAN_COUNTER_CNT_MAX, "counters outgrew their slots");
 
 /* Name and help text of a counter; idx < FAN_COUNTER_CNT. */

@@ -132,8 +132,20 @@ static void header_make(struct worker *w, struct packet *packet, const struct fa
 	fan_delivery_encode(image_of(packet), &delivery);
 }
 
-/* Headers of all events, then their tags, so many at a time as the kernel makes side by side. */
-static void headers_burst(struct worker *w)
+void header_burst(struct worker *w)
+{
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		struct packet *packet = packet_of(w->events[i]);
+
+		if (!w->groups[i])
+			continue;
+		packet->incarnation = w->groups[i]->incarnation;
+		header_make(w, packet, w->groups[i]);
+	}
+}
+
+/* So many at a time as the kernel makes side by side. */
+void tag_burst(struct worker *w)
 {
 	const uint8_t *keys[KERNEL_LANES];
 	uint8_t *images[KERNEL_LANES];
@@ -141,13 +153,10 @@ static void headers_burst(struct worker *w)
 
 	for (unsigned i = 0; i < w->event_cnt; i++) {
 		const struct fan_group *group = w->groups[i];
-		struct packet *packet = packet_of(w->events[i]);
 
 		if (!group)
 			continue;
-		packet->incarnation = group->incarnation;
-		header_make(w, packet, group);
-		images[cnt] = image_of(packet);
+		images[cnt] = image_of(packet_of(w->events[i]));
 		keys[cnt] = group->tag_key;
 		if (++cnt == KERNEL_LANES) {
 			w->plane->kernels->tag(images, keys, cnt);
@@ -213,7 +222,7 @@ static bool event_fan_out(struct worker *w, unsigned idx)
 void fanout_count(struct worker *w, struct rte_mbuf *event, const struct fan_group *group,
 		  uint32_t sent)
 {
-	uint64_t *copies;
+	uint32_t *copies;
 
 	packet_of(event)->result.sent += sent;
 	if (!group)
@@ -239,7 +248,6 @@ void fanout_burst(struct worker *w)
 	bool whole[STAGE_MAX];
 
 	memset(w->tx_sent, 0, w->event_cnt * sizeof(w->tx_sent[0]));
-	headers_burst(w);
 	for (unsigned i = 0; i < w->event_cnt; i++) {
 		prefetch_block(w, i + 1);
 		whole[i] = !w->groups[i] || event_fan_out(w, i);

@@ -23,6 +23,8 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 	session_open_burst(w);	 /* publishes: authentic, and in their publisher's order */
 	lookup_burst(w);	 /* events: their groups */
 	sequence_burst(w);	 /* their places in the groups' streams */
+	header_burst(w);	 /* what each of their subscribers is sent */
+	tag_burst(w);		 /* and its filter tag */
 	fanout_burst(w);	 /* a copy to each endpoint, and the port takes them */
 	session_finish_burst(w); /* results are kept */
 	ack_burst(w);		 /* and told */

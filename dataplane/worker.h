@@ -263,6 +263,8 @@ unsigned handover_collect(struct worker *w);				      /* handover.c */
 void session_open_burst(struct worker *w);				      /* session.c */
 void lookup_burst(struct worker *w);					      /* lookup.c */
 void sequence_burst(struct worker *w);					      /* sequence.c */
+void header_burst(struct worker *w);					      /* fanout.c */
+void tag_burst(struct worker *w);					      /* fanout.c */
 void fanout_burst(struct worker *w);					      /* fanout.c */
 void session_finish_burst(struct worker *w);				      /* session.c */
 void ack_burst(struct worker *w);					      /* ack.c */

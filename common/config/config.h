@@ -48,10 +48,13 @@ struct fan_config {
 	int main_core;	      /* of the process's other threads; -1: not pinned */
 	unsigned hugepage_mb; /* memory of DPDK; with huge_pages = false: --no-huge -m */
 	bool huge_pages;
-	unsigned burst;		/* packets, 8..256 */
-	unsigned mbuf_cnt;	/* packet buffers, all workers */
-	unsigned idle_sleep_us; /* 0: spin */
-	unsigned telemetry;	/* 1: DPDK telemetry socket */
+	unsigned burst;		 /* packets, 8..256 */
+	unsigned mbuf_cnt;	 /* packet buffers, all workers */
+	unsigned idle_sleep_us;	 /* 0: spin */
+	unsigned log_mb;	 /* event log, all workers */
+	unsigned log_user_kb;	 /* of it, one user's share; 0: a sixteenth of a worker's */
+	unsigned seal_schedules; /* key schedules that a worker keeps, of about 1 KiB */
+	unsigned telemetry;	 /* 1: DPDK telemetry socket */
 
 	/* limits */
 	uint32_t max_users;
@@ -73,6 +76,7 @@ struct fan_config {
 	unsigned token_ttl_s;	      /* default of `token` */
 
 	/* scope */
+	bool seal;		       /* deliveries are sealed */
 	bool port_guard;	       /* attach the guard (false: status shows the wall as off) */
 	unsigned receive_buffer_bytes; /* SO_RCVBUFFORCE of a scoped socket */
 	struct {

@@ -68,6 +68,11 @@ const struct config_key config_keys[] = {
 	       "packet buffers, received and sent"),
 	NUMBER("dataplane", "idle_sleep_us", idle_sleep_us, 0, MILLION, 50,
 	       "microseconds; 0: spin"),
+	NUMBER("dataplane", "log_mb", log_mb, 1, 1048576, 64, "MiB of the event log, all workers"),
+	NUMBER("dataplane", "log_user_kb", log_user_kb, 0, 1073741824, 0,
+	       "KiB of a worker's log that one user's events may take; 0: a sixteenth of it"),
+	NUMBER("dataplane", "seal_schedules", seal_schedules, 256, 16 * MILLION, 16384,
+	       "key schedules that a worker keeps, about 1 KiB each"),
 	FLAG("dataplane", "telemetry", telemetry, 1, "DPDK's telemetry socket"),
 
 	NUMBER("limits", "max_users", max_users, 1, 16 * MILLION, 65536, "users with a connection"),
@@ -92,6 +97,7 @@ const struct config_key config_keys[] = {
 	NUMBER("times", "challenge_timeout", challenge_timeout_s, 1, 300, 5, "seconds"),
 	NUMBER("times", "token_ttl", token_ttl_s, 1, 31536000, 3600, "seconds"),
 
+	FLAG("scope", "seal", seal, 1, "whether deliveries are sealed"),
 	FLAG("scope", "port_guard", port_guard, 1, "whether the guard is attached"),
 	NUMBER("scope", "receive_buffer", receive_buffer_bytes, 4096, 1 << 30, 4194304, "bytes"),
 	LIST("scope", "vouched", CONFIG_PREFIXES, vouched, vouched_cnt, 0, 16,

@@ -15,7 +15,7 @@
 
 #define FAN_REGION_MAGIC_REGISTRY UINT64_C(0x3130474552464e41)
 #define FAN_REGION_MAGIC_STATE	  UINT64_C(0x3130545453464e41)
-#define FAN_REGION_ABI		  3u /* one number for both regions: they are one contract */
+#define FAN_REGION_ABI		  4u /* one number for both regions: they are one contract */
 
 /* First line of each region. Written once by the creator; `ready` last, with release. */
 struct fan_region_header {

@@ -41,8 +41,11 @@ struct fan_bucket {
 _Static_assert(sizeof(struct fan_bucket) == 64, "bucket is one cache line");
 
 /*
- * A (user, channel). One cache line. All but `endpoints` is constant from publication to
- * reclamation: a change of key or user generation is another group with another incarnation.
+ * A (user, channel). One cache line. All but `endpoints` and the tag key is constant from
+ * publication to reclamation: a change of the user generation is another group with another
+ * incarnation. A rotation writes the tag key in place: key_generation = 0 (release), tag_key,
+ * key_generation (release). A reader that does not find the generation in force, before and after,
+ * derives the key from the roots (fan_table_tag_key()).
  * endpoints = first << FAN_ENDPOINT_CNT_BITS | count, one word, so that block and count change
  * together; count 0 while the group lingers.
  */
@@ -188,6 +191,20 @@ struct fan_intent {
 };
 _Static_assert(sizeof(struct fan_intent) == 1024, "intent");
 
+/*
+ * What the dataplane derives the keys of one key generation from (common/wire/handle.h). Written
+ * whole, then `generation` (release), before any user of the generation; generation = 0 first where
+ * another one stood here.
+ */
+struct fan_key_roots {
+	uint32_t generation; /* __atomic; 1..255, 0: none */
+	uint32_t pad;
+	uint8_t tag_root[32];
+	uint8_t seal_root[32];
+	uint8_t pad2[56];
+};
+_Static_assert(sizeof(struct fan_key_roots) == 128, "key roots are two cache lines");
+
 struct fan_registry {
 	struct fan_region_header header;
 	/* Geometry: constant. Offsets in bytes from the region's start, 64-byte aligned. */
@@ -212,16 +229,35 @@ struct fan_registry {
 	/* Changing. Each on a line of its own where a worker polls it. */
 	uint64_t heartbeat_ns __attribute__((aligned(64))); /* W, each second: CLOCK_MONOTONIC */
 	uint64_t max_unattended_ns;			    /* 0: never stop delivering */
+	uint32_t key_generation; /* __atomic: in force, 1..255; one store switches all users */
+	uint32_t seal;		 /* deliveries are sealed; constant while the dataplane runs */
 	uint32_t request_head __attribute__((aligned(64))); /* W; tail is in the state region */
 	uint32_t report_tail[16]
 		__attribute__((aligned(64))); /* W: consumer of the workers' reports */
 	/* W's own counters, kept so that nothing is ever reused. */
 	uint64_t next_incarnation __attribute__((aligned(64)));
 	uint32_t next_generation;
-	uint32_t key_generation; /* in force: low 8 bits used */
+	uint32_t pad1;
+	struct fan_key_roots key_roots[2]
+		__attribute__((aligned(64))); /* of the present generation and of another */
+	uint8_t replay_root[32] __attribute__((aligned(64)));
 	struct fan_intent intent __attribute__((aligned(64)));
 };
 
 _Static_assert(sizeof(struct fan_registry) % 64 == 0, "root ends on a line");
 
-_Static_assert(sizeof(struct fan_registry) == 1472, "registry root");
+/* Roots of a key generation, or NULL where it is not known (any more). */
+static inline const struct fan_key_roots *fan_root_of(const struct fan_registry *registry,
+						      uint32_t generation)
+{
+	for (unsigned i = 0; generation && i < 2; i++) {
+		const struct fan_key_roots *roots = &registry->key_roots[i];
+
+		/* pairs with the release in control/registry after both roots */
+		if (__atomic_load_n(&roots->generation, __ATOMIC_ACQUIRE) == generation)
+			return roots;
+	}
+	return NULL;
+}
+
+_Static_assert(sizeof(struct fan_registry) == 1792, "registry root");

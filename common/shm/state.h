@@ -11,12 +11,14 @@
 #include <stdint.h>
 
 #include "common/counters.h"
+#include "common/shm/log.h"
 #include "common/shm/region.h"
 
 #define FAN_STATE_FILE	 "state"
 #define FAN_WORKERS_MAX	 16
 #define FAN_REPORT_CNT	 1024 /* a worker; power of two */
 #define FAN_RESULTS_KEPT 1024 /* a session; power of two */
+#define FAN_LOG_RINGS	 2    /* a worker; common/shm/log.h */
 
 /* Report to fanwired. */
 enum fan_report_type {
@@ -42,7 +44,8 @@ struct fan_worker_state {
 	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC, about each 10 ms */
 	uint64_t loops;	       /* iterations, and those that found work */
 	uint64_t busy_loops;
-	uint8_t pad[32];
+	uint64_t log_head[FAN_LOG_RINGS]; /* __atomic: bytes ever logged; common/shm/log.h */
+	uint8_t pad[16];
 	uint64_t counters[FAN_COUNTER_CNT_MAX]; /* __atomic relaxed, one writer; enum fan_counter */
 	uint32_t report_head __attribute__((aligned(64)));
 	struct fan_report reports[FAN_REPORT_CNT] __attribute__((aligned(64)));
@@ -54,7 +57,8 @@ struct fan_group_state {
 	uint64_t incarnation;
 	uint64_t epoch;	   /* stream epoch, random, not 0 */
 	uint64_t sequence; /* last one given, stored before the first copy leaves */
-	uint64_t copies;   /* sent since the incarnation began */
+	uint32_t copies;   /* sent since the incarnation began, modulo 2^32 */
+	uint32_t log_tail; /* place of the last record, fan_log_place(); 0: none */
 };
 _Static_assert(sizeof(struct fan_group_state) == 32, "two group states a line");
 
@@ -63,6 +67,7 @@ enum fan_result_phase {
 	FAN_RESULT_PHASE_EMPTY = 0,
 	FAN_RESULT_PHASE_PENDING = 1, /* accepted; work is under way in that run */
 	FAN_RESULT_PHASE_DONE = 2,
+	FAN_RESULT_PHASE_LOGGED = 3, /* in the log at (epoch, sequence), so it will be delivered */
 };
 struct fan_result_record {
 	uint64_t epoch; /* of the stream; while PENDING: fan_state.run that accepted it */
@@ -92,13 +97,16 @@ struct fan_state {
 	uint64_t workers_off;
 	uint64_t groups_off;
 	uint64_t sessions_off;
+	uint64_t logs_off;
+	uint64_t log_bytes; /* of all workers together */
 	uint32_t group_cnt;
 	uint32_t session_cnt;
-	uint32_t worker_cnt; /* of the present run; __atomic */
-	uint32_t run;	     /* starts of the dataplane on this region, from 1 */
+	uint32_t worker_cnt;  /* of the present run; __atomic */
+	uint32_t run;	      /* starts of the dataplane on this region, from 1 */
+	uint32_t log_workers; /* among how many log_bytes are divided */
 	uint32_t request_tail
 		__attribute__((aligned(64))); /* consumer of the registry's requests */
 	uint32_t pid;
 	uint8_t port_name[48]; /* of the DPDK port, for status */
 };
-_Static_assert(sizeof(struct fan_state) == 192, "state root");
+_Static_assert(sizeof(struct fan_state) == 256, "state root");

@@ -6,7 +6,6 @@
 #include <string.h>
 
 static const char THREAD_LABEL[] = "fanwire thread"; /* hashed with its NUL */
-static const char TAG_LABEL[] = "fanwire tag 1";     /* without */
 
 static void put_be(uint8_t *p, uint64_t value, unsigned len)
 {
@@ -44,18 +43,103 @@ int fan_thread_channel(uint64_t *channel, const char *name, size_t name_len)
 	return 0;
 }
 
-void fan_tag_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
-		 uint8_t key_generation, uint32_t user_generation,
-		 const uint8_t handle[FAN_HANDLE_LEN])
-{
-	enum { LABEL_LEN = sizeof(TAG_LABEL) - 1 };
-	uint8_t text[LABEL_LEN + 1 + 4 + FAN_HANDLE_LEN];
+/* What a key is derived from: a label, then fields. */
+struct derivation {
+	uint8_t text[64];
+	unsigned len;
+};
 
-	memcpy(text, TAG_LABEL, LABEL_LEN);
-	text[LABEL_LEN] = key_generation;
-	put_be(text + LABEL_LEN + 1, user_generation, 4);
-	memcpy(text + LABEL_LEN + 5, handle, FAN_HANDLE_LEN);
-	crypto_generichash(key, FAN_TAG_KEY_LEN, text, sizeof(text), master, FAN_KEY_LEN);
+static struct derivation derive(const char *label)
+{
+	struct derivation d = {.len = (unsigned)strlen(label)};
+
+	memcpy(d.text, label, d.len);
+	return d;
+}
+
+static void add_number(struct derivation *d, uint64_t value, unsigned len)
+{
+	put_be(d->text + d->len, value, len);
+	d->len += len;
+}
+
+static void add_user(struct derivation *d, uint32_t user_generation,
+		     const uint8_t handle[FAN_HANDLE_LEN])
+{
+	add_number(d, user_generation, 4);
+	memcpy(d->text + d->len, handle, FAN_HANDLE_LEN);
+	d->len += FAN_HANDLE_LEN;
+}
+
+static void derive_end(const struct derivation *d, uint8_t *key, size_t key_len,
+		       const uint8_t above[FAN_KEY_LEN])
+{
+	crypto_generichash(key, key_len, d->text, d->len, above, FAN_KEY_LEN);
+}
+
+void fan_tag_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
+		  uint8_t key_generation)
+{
+	struct derivation d = derive("fanwire tag root 1");
+
+	add_number(&d, key_generation, 1);
+	derive_end(&d, root, FAN_KEY_LEN, master);
+}
+
+void fan_tag_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
+		 uint32_t user_generation, const uint8_t handle[FAN_HANDLE_LEN])
+{
+	struct derivation d = derive("fanwire tag 2");
+
+	add_user(&d, user_generation, handle);
+	derive_end(&d, key, FAN_TAG_KEY_LEN, root);
+}
+
+void fan_seal_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
+		   uint8_t key_generation, uint64_t registry_epoch)
+{
+	struct derivation d = derive("fanwire seal root 1");
+
+	add_number(&d, key_generation, 1);
+	add_number(&d, registry_epoch, 8);
+	derive_end(&d, root, FAN_KEY_LEN, master);
+}
+
+void fan_user_key(uint8_t key[FAN_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
+		  uint32_t user_generation, const uint8_t handle[FAN_HANDLE_LEN])
+{
+	struct derivation d = derive("fanwire seal 1");
+
+	add_user(&d, user_generation, handle);
+	derive_end(&d, key, FAN_KEY_LEN, root);
+}
+
+void fan_stream_key(uint8_t key[FAN_KEY_LEN], const uint8_t user_key[FAN_KEY_LEN], uint64_t channel,
+		    uint64_t epoch)
+{
+	struct derivation d = derive("fanwire stream 1");
+
+	add_number(&d, channel, 8);
+	add_number(&d, epoch, 8);
+	derive_end(&d, key, FAN_KEY_LEN, user_key);
+}
+
+void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN])
+{
+	struct derivation d = derive("fanwire replay root 1");
+
+	derive_end(&d, root, FAN_KEY_LEN, master);
+}
+
+void fan_replay_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
+		    uint64_t connection, uint32_t user_generation,
+		    const uint8_t handle[FAN_HANDLE_LEN])
+{
+	struct derivation d = derive("fanwire replay 1");
+
+	add_number(&d, connection, 8);
+	add_user(&d, user_generation, handle);
+	derive_end(&d, key, FAN_TAG_KEY_LEN, root);
 }
 
 uint64_t fan_challenge_proof(const uint8_t key[16], uint64_t connection, uint64_t salt,

@@ -8,6 +8,7 @@ _Static_assert(FAN_TAG_LEN == crypto_aead_aes256gcm_ABYTES, "AES-GCM tag");
 _Static_assert(crypto_shorthash_siphash24_BYTES == 8, "filter tag");
 
 #define FILTER_TAG_OFF 92
+#define REPLAY_TAG_OFF 72
 #define FLAGS_PUBLISH  (FAN_FLAG_BEGIN | FAN_FLAG_END)
 #define FLAGS_DELIVERY (FLAGS_PUBLISH | FAN_FLAG_REPLAY)
 
@@ -161,9 +162,26 @@ size_t fan_echo_encode(uint8_t *packet, const struct fan_echo *echo)
 	return FAN_ECHO_LEN;
 }
 
+size_t fan_replay_encode(uint8_t *packet, const struct fan_replay *replay, const uint8_t key[16])
+{
+	packet[0] = FAN_WIRE_VERSION;
+	packet[1] = FAN_TYPE_REPLAY;
+	put16(packet + 2, 0);
+	put32(packet + 4, 0);
+	memcpy(packet + 8, replay->handle, FAN_HANDLE_LEN);
+	put64(packet + 24, replay->connection);
+	put64(packet + 32, replay->channel);
+	put64(packet + 40, replay->epoch);
+	put64(packet + 48, replay->first);
+	put64(packet + 56, replay->last);
+	put64(packet + 64, replay->counter);
+	crypto_shorthash_siphash24(packet + REPLAY_TAG_OFF, packet, REPLAY_TAG_OFF, key);
+	return FAN_REPLAY_LEN;
+}
+
 static bool is_delivery_type(uint8_t type)
 {
-	return type == FAN_TYPE_DELIVERY || type == FAN_TYPE_CHALLENGE || type == FAN_TYPE_STATUS;
+	return type >= FAN_TYPE_DELIVERY && type <= FAN_TYPE_LOST;
 }
 
 enum fan_wire_error fan_delivery_decode(const uint8_t *packet, size_t len, struct fan_delivery *out)
@@ -269,6 +287,30 @@ enum fan_wire_error fan_echo_decode(const uint8_t *packet, size_t len, struct fa
 	return FAN_WIRE_OK;
 }
 
+enum fan_wire_error fan_replay_decode(const uint8_t *packet, size_t len, struct fan_replay *out)
+{
+	enum fan_wire_error error = check_start(packet, len, FAN_TYPE_REPLAY, FAN_REPLAY_LEN);
+
+	if (error != FAN_WIRE_OK)
+		return error;
+	if (get16(packet + 2) != 0 || get32(packet + 4) != 0)
+		return FAN_WIRE_FLAGS_UNKNOWN;
+	error = check_len(len, FAN_REPLAY_LEN);
+	if (error != FAN_WIRE_OK)
+		return error;
+	if (get64(packet + 48) == 0 || get64(packet + 48) > get64(packet + 56))
+		return FAN_WIRE_LENGTH;
+
+	memcpy(out->handle, packet + 8, FAN_HANDLE_LEN);
+	out->connection = get64(packet + 24);
+	out->channel = get64(packet + 32);
+	out->epoch = get64(packet + 40);
+	out->first = get64(packet + 48);
+	out->last = get64(packet + 56);
+	out->counter = get64(packet + 64);
+	return FAN_WIRE_OK;
+}
+
 void fan_result_decode(const uint8_t *body, unsigned idx, struct fan_result *out)
 {
 	const uint8_t *p = body + 8 + (size_t)idx * FAN_ACK_RESULT_LEN;
@@ -292,15 +334,32 @@ void fan_filter_tag(uint8_t *packet, const uint8_t key[16])
 	crypto_shorthash_siphash24(packet + FILTER_TAG_OFF, packet, FILTER_TAG_OFF, key);
 }
 
-bool fan_filter_tag_ok(const uint8_t *packet, const uint8_t key[16])
+/* Of all bytes before it. One comparison of one word tells nothing by its time. */
+static bool tag_ok(const uint8_t *packet, size_t tag_off, const uint8_t key[16])
 {
 	uint64_t made, given;
 	uint8_t tag[crypto_shorthash_siphash24_BYTES];
 
-	crypto_shorthash_siphash24(tag, packet, FILTER_TAG_OFF, key);
+	crypto_shorthash_siphash24(tag, packet, tag_off, key);
 	memcpy(&made, tag, sizeof(made));
-	memcpy(&given, packet + FILTER_TAG_OFF, sizeof(given));
-	return made == given; /* one comparison of one word tells nothing by its time */
+	memcpy(&given, packet + tag_off, sizeof(given));
+	return made == given;
+}
+
+bool fan_filter_tag_ok(const uint8_t *packet, const uint8_t key[16])
+{
+	return tag_ok(packet, FILTER_TAG_OFF, key);
+}
+
+bool fan_replay_tag_ok(const uint8_t *packet, const uint8_t key[16])
+{
+	return tag_ok(packet, REPLAY_TAG_OFF, key);
+}
+
+void fan_sealed_header(uint8_t header[FAN_SEALED_HEADER_LEN], const uint8_t *packet)
+{
+	memcpy(header, packet, FAN_SEALED_HEADER_LEN);
+	header[2] &= (uint8_t)~FAN_FLAG_REPLAY;
 }
 
 bool fan_channel_ok(uint64_t channel)

@@ -26,6 +26,8 @@
 #define FAN_ACK_RESULT_LEN	40
 #define FAN_ACK_RESULT_MAX	28 /* results in one acknowledgement: 24 + 8 + 28*40 + 16 = 1168 */
 #define FAN_ECHO_LEN		40
+#define FAN_REPLAY_LEN		80
+#define FAN_SEALED_HEADER_LEN	76 /* of a delivery header, what the seal covers: bytes 0..75 */
 
 /* Largest payload of one datagram: 1280 (the least IPv6 MTU) - 40 - 8 - FAN_DELIVERY_LEN. */
 #define FAN_PAYLOAD_DEFAULT 1132
@@ -37,9 +39,11 @@ enum fan_type {
 	FAN_TYPE_PUBLISH = 0x01,   /* publisher -> engine */
 	FAN_TYPE_ACK = 0x02,	   /* engine -> publisher */
 	FAN_TYPE_ECHO = 0x03,	   /* subscriber -> engine, answers a challenge */
+	FAN_TYPE_REPLAY = 0x04,	   /* subscriber -> engine: asks for a range of a stream again */
 	FAN_TYPE_DELIVERY = 0x10,  /* engine -> subscriber */
 	FAN_TYPE_CHALLENGE = 0x11, /* engine -> subscriber; epoch = salt, sequence = proof */
 	FAN_TYPE_STATUS = 0x12, /* engine -> subscriber: (epoch, sequence) is the tail of a group */
+	FAN_TYPE_LOST = 0x13,	/* engine -> subscriber: sequence .. publisher_sequence is gone */
 };
 
 /* Flags of a publish and of a delivery. Unknown flags are refused. */
@@ -59,6 +63,7 @@ enum fan_type {
 #define FAN_NONCE_LEN	      12
 #define FAN_DIRECTION_PUBLISH 1u /* counter = publisher sequence, from 1 */
 #define FAN_DIRECTION_ACK     2u /* counter = the acknowledgement's own, from 1 */
+#define FAN_DIRECTION_DELIVER 3u /* counter = the event's sequence in its stream */
 
 /* What became of one publish. */
 enum fan_result_status {
@@ -91,7 +96,12 @@ enum fan_wire_error {
  *   76 seal_tag[16], 92 filter_tag[8] = SipHash-2-4(tag key, bytes 0..91), its 8 bytes as
  *   SipHash outputs them (little-endian integer); 100 payload[payload_len].
  * Challenge: no payload; channel = SINGLE|connection id; epoch = salt; sequence = proof;
- * kind, session, publisher_sequence = 0. Status: no payload.
+ * kind, session, publisher_sequence = 0. Status: no payload. Lost: no payload; the range that
+ * cannot be had is sequence (first) .. publisher_sequence (last) of the epoch's stream.
+ *
+ * A sealed delivery: the payload is ciphertext of the same length; AES-256-GCM under the stream's
+ * key (handle.h), nonce {DELIVER, sequence}, additional data bytes 0..75 with FAN_FLAG_REPLAY
+ * cleared, tag in seal_tag. An unsealed one (seal = off): seal_tag is zero.
  */
 struct fan_delivery {
 	uint8_t type;
@@ -159,6 +169,22 @@ struct fan_echo {
 	uint64_t proof;
 };
 
+/*
+ * Request for replay. 0 version, 1 type, 2 zero u16, 4 zero u32, 8 handle[16], 24 connection u64,
+ * 32 channel u64, 40 epoch u64, 48 first u64, 56 last u64, 64 counter u64, 72 tag[8] =
+ * SipHash-2-4(replay key of the connection, bytes 0..71), as SipHash outputs it. last >= first >=
+ * 1; last = UINT64_MAX: up to the tail, as far as it is then. counter: grows with each request of
+ * the connection; a duplicate or an old one is not answered again.
+ */
+struct fan_replay {
+	uint8_t handle[FAN_HANDLE_LEN];
+	uint64_t connection;
+	uint64_t channel;
+	uint64_t epoch;
+	uint64_t first, last;
+	uint64_t counter;
+};
+
 /* Type byte of a datagram, or 0 where it is empty or of another version (*error says which). */
 uint8_t fan_wire_type(const uint8_t *packet, size_t len, enum fan_wire_error *error);
 
@@ -172,6 +198,8 @@ size_t fan_publish_encode(uint8_t *packet, const struct fan_publish *publish);
 size_t fan_ack_encode(uint8_t *packet, const struct fan_ack *ack);
 size_t fan_result_encode(uint8_t *body, const struct fan_result *result);
 size_t fan_echo_encode(uint8_t *packet, const struct fan_echo *echo);
+/* Its tag included, under the connection's replay key. */
+size_t fan_replay_encode(uint8_t *packet, const struct fan_replay *replay, const uint8_t key[16]);
 
 /*
  * Checked decoders: `len` is the whole UDP payload; lengths inside must account for every byte.
@@ -183,11 +211,17 @@ enum fan_wire_error fan_delivery_decode(const uint8_t *packet, size_t len,
 enum fan_wire_error fan_publish_decode(const uint8_t *packet, size_t len, struct fan_publish *out);
 enum fan_wire_error fan_ack_decode(const uint8_t *packet, size_t len, struct fan_ack *out);
 enum fan_wire_error fan_echo_decode(const uint8_t *packet, size_t len, struct fan_echo *out);
+/* Form only; then fan_replay_tag_ok(). -> LENGTH where the range is empty or begins at 0. */
+enum fan_wire_error fan_replay_decode(const uint8_t *packet, size_t len, struct fan_replay *out);
+bool fan_replay_tag_ok(const uint8_t *packet, const uint8_t key[16]);
 /* Body of an opened acknowledgement: 8 + count * FAN_ACK_RESULT_LEN bytes, idx < count. */
 void fan_result_decode(const uint8_t *body, unsigned idx, struct fan_result *out);
 
 /* Nonce for a direction and counter; see FAN_DIRECTION_*. */
 void fan_nonce(uint8_t nonce[FAN_NONCE_LEN], uint32_t direction, uint64_t counter);
+
+/* What the seal of a delivery covers besides its payload: its header as it was first sent. */
+void fan_sealed_header(uint8_t header[FAN_SEALED_HEADER_LEN], const uint8_t *packet);
 
 /* SipHash-2-4 of bytes 0..91 of a delivery header, into bytes 92..99. key: 16 bytes. */
 void fan_filter_tag(uint8_t *packet, const uint8_t key[16]);

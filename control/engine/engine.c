@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,12 +187,28 @@ static int start_store(struct engine *engine, char why[4096])
 	return err;
 }
 
+void engine_give_roots(struct engine *engine)
+{
+	const struct fan_registry *root = registry_root(engine->registry);
+	uint8_t generation = (uint8_t)root->key_generation;
+	uint8_t tag_root[FAN_KEY_LEN], seal_root[FAN_KEY_LEN];
+
+	fan_replay_root(seal_root, engine->keys.master);
+	registry_secrets_set(engine->registry, seal_root, engine->config->seal);
+	fan_tag_root(tag_root, engine->keys.master, generation);
+	fan_seal_root(seal_root, engine->keys.master, generation, root->header.creation_epoch);
+	registry_roots_set(engine->registry, generation, tag_root, seal_root);
+	sodium_memzero(tag_root, sizeof(tag_root));
+	sodium_memzero(seal_root, sizeof(seal_root));
+}
+
 static int start_table(struct engine *engine, char why[4096])
 {
 	int err = registry_open(&engine->registry, engine->config, why);
 
 	if (err)
 		return err;
+	engine_give_roots(engine);
 	return nexthops_open(&engine->nexthops, engine->base, engine->registry, engine->config,
 			     why);
 }

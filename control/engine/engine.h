@@ -99,6 +99,9 @@ int engine_create(struct engine **engine, struct event_base *base, const struct 
 /* Registrations stay in the registry region, for the next start. */
 void engine_destroy(struct engine *engine);
 
+/* What the dataplane derives keys from: a region that has just been made has none. */
+void engine_give_roots(struct engine *engine);
+
 /* Asks the agent afresh and judges the walls; audits a wall that has just failed. */
 void engine_walls_refresh(struct engine *engine, struct moment now);
 /* The first wall that has failed, or NULL: nothing is granted while there is one. */

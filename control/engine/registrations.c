@@ -165,7 +165,7 @@ void registration_scope(const struct registrations *all, const struct user *user
 	memcpy(scope->handle, user->handle, FAN_HANDLE_LEN);
 	scope->user_generation = user->generation;
 	scope->key_generation = scope->previous_key_generation = (uint8_t)root->key_generation;
-	fan_tag_key(scope->tag_key, all->engine->keys.master, scope->key_generation,
+	fan_tag_key(scope->tag_key, fan_root_of(root, scope->key_generation)->tag_root,
 		    user->generation, user->handle);
 	memcpy(scope->previous_tag_key, scope->tag_key, FAN_TAG_KEY_LEN);
 }

@@ -14,7 +14,8 @@
 #define GUARD_MAX	8
 
 struct group_reading {
-	uint64_t incarnation, sequence, copies;
+	uint64_t incarnation, sequence;
+	uint32_t copies; /* modulo 2^32, as the region has them */
 };
 
 struct reading {
@@ -156,7 +157,7 @@ static size_t collect(const struct engine *engine, const struct reading *base,
 			continue;
 		memcpy(users[cnt].handle, table->groups[i].handle, FAN_HANDLE_LEN);
 		users[cnt].events = events;
-		users[cnt++].copies = group->copies - (same ? old->copies : 0);
+		users[cnt++].copies = (uint32_t)(group->copies - (same ? old->copies : 0));
 	}
 	return cnt;
 }

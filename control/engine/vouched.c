@@ -92,8 +92,8 @@ static void keys_of(struct vouched *v, const struct vouch *item, struct registry
 
 	*keys = (struct registry_user_keys){.user_generation = item->generation,
 					    .key_generation = (uint8_t)root->key_generation};
-	fan_tag_key(keys->tag_key, v->engine->keys.master, keys->key_generation, item->generation,
-		    item->handle);
+	fan_tag_key(keys->tag_key, fan_root_of(root, keys->key_generation)->tag_root,
+		    item->generation, item->handle);
 }
 
 /* No room, but something rests that will make some. */

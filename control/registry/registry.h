@@ -98,6 +98,14 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
 				 unsigned channel_cnt);
 
 /*
+ * Roots of a key generation (1..255) that is not in force, for the dataplane to derive keys from;
+ * or of the one in force where the region has none yet. Those of a third generation make place.
+ */
+void registry_secrets_set(struct registry *registry, const uint8_t replay_root[32], bool seal);
+void registry_roots_set(struct registry *registry, uint8_t generation, const uint8_t tag_root[32],
+			const uint8_t seal_root[32]);
+
+/*
  * Both in one step, for an address that an administrator vouches for: nobody sees it PENDING, and
  * where it cannot be active there is no record. It has no cookie and no lease, and is marked.
  */

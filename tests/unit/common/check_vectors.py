@@ -50,8 +50,8 @@ def siphash24(key, message):
     return struct.pack("<Q", v[0] ^ v[1] ^ v[2] ^ v[3])
 
 
-def blake2b(message, key=b""):
-    return hashlib.blake2b(message, digest_size=16, key=key).digest()
+def blake2b(message, key=b"", length=16):
+    return hashlib.blake2b(message, digest_size=length, key=key).digest()
 
 
 def thread_channel(name):
@@ -60,8 +60,8 @@ def thread_channel(name):
 
 
 def tag_key(v):
-    return blake2b(b"fanwire tag 1" + v["key_generation"] + v["user_generation"] + v["handle"],
-                   v["master"])
+    root = blake2b(b"fanwire tag root 1" + v["key_generation"], v["master"], 32)
+    return blake2b(b"fanwire tag 2" + v["user_generation"] + v["handle"], root)
 
 
 def proof(v):

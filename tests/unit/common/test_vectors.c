@@ -50,11 +50,11 @@ Test(vectors, thread)
 
 Test(vectors, tag_key)
 {
-	uint8_t key[FAN_TAG_KEY_LEN];
+	uint8_t key[FAN_TAG_KEY_LEN], root[FAN_KEY_LEN];
 
-	fan_tag_key(key, vector_bytes("tag-key", "master").at,
-		    (uint8_t)vector_number("tag-key", "key_generation"),
-		    (uint32_t)vector_number("tag-key", "user_generation"),
+	fan_tag_root(root, vector_bytes("tag-key", "master").at,
+		     (uint8_t)vector_number("tag-key", "key_generation"));
+	fan_tag_key(key, root, (uint32_t)vector_number("tag-key", "user_generation"),
 		    vector_bytes("tag-key", "handle").at);
 	expect_bytes(key, sizeof(key), "tag-key", "key");
 }

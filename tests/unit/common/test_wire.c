@@ -260,7 +260,7 @@ Test(wire, every_other_version_is_refused)
 
 static bool is_subscribers(uint8_t type)
 {
-	return type >= FAN_TYPE_DELIVERY && type <= FAN_TYPE_STATUS;
+	return type >= FAN_TYPE_DELIVERY && type <= FAN_TYPE_LOST;
 }
 
 Test(wire, every_other_type_is_refused)

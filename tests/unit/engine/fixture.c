@@ -135,6 +135,7 @@ void fixture_start(struct fixture *f)
 	cr_assert_eq(users_open(&e->users, e->store, f->config.max_users, why), 0, "%s", why);
 	cr_assert_eq(publishers_open(&e->publishers, e->store, f->config.max_publishers, why), 0);
 	cr_assert_eq(registry_open(&e->registry, &f->config, why), 0, "%s", why);
+	engine_give_roots(e);
 	cr_assert_eq(nexthops_open(&e->nexthops, f->base, e->registry, &f->config, why), 0);
 	e->link = link_create(f->base);
 	link_set_agent(e->link, on_told, f);
