@@ -55,6 +55,8 @@ struct fan_config {
 	unsigned log_user_kb;	 /* of it, one user's share; 0: a sixteenth of a worker's */
 	unsigned seal_schedules; /* key schedules that a worker keeps, of about 1 KiB */
 	unsigned telemetry;	 /* 1: DPDK telemetry socket */
+	char dataplane_user[64]; /* whose the dataplane is once it has started; see control_user */
+	bool limit_system_calls; /* to those that a running dataplane needs (seccomp) */
 
 	/* limits */
 	uint32_t max_users;
@@ -86,6 +88,7 @@ struct fan_config {
 	unsigned vouched_cnt;
 
 	/* control */
+	char control_user[64];		   /* whose fanwired is; "" or unknown: stays who it is */
 	char control_socket[FAN_PATH_MAX]; /* "" = run_dir/control.sock */
 	char client_socket[FAN_PATH_MAX];  /* "" = run_dir/client.sock */
 	char admin_group[64];		   /* group of control.sock; unknown: root only, said so */

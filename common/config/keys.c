@@ -74,6 +74,10 @@ const struct config_key config_keys[] = {
 	NUMBER("dataplane", "seal_schedules", seal_schedules, 256, 16 * MILLION, 16384,
 	       "key schedules that a worker keeps, about 1 KiB each"),
 	FLAG("dataplane", "telemetry", telemetry, 1, "DPDK's telemetry socket"),
+	TEXT("dataplane", "user", CONFIG_STRING, dataplane_user, 0, "fanwire-dp",
+	     "system user of the dataplane; empty: who starts it"),
+	FLAG("dataplane", "limit_system_calls", limit_system_calls, 1,
+	     "whether a running dataplane may make only the system calls that it needs"),
 
 	NUMBER("limits", "max_users", max_users, 1, 16 * MILLION, 65536, "users with a connection"),
 	NUMBER("limits", "max_connections", max_connections, 1, 16 * MILLION, 65536, "connections"),
@@ -103,6 +107,8 @@ const struct config_key config_keys[] = {
 	LIST("scope", "vouched", CONFIG_PREFIXES, vouched, vouched_cnt, 0, 16,
 	     "prefixes whose addresses need no challenge"),
 
+	TEXT("control", "user", CONFIG_STRING, control_user, 0, "fanwire",
+	     "system user of fanwired; empty: who starts it"),
 	TEXT("control", "control_socket", CONFIG_PATH, control_socket, 0, "",
 	     "path; empty: run_dir/control.sock"),
 	TEXT("control", "client_socket", CONFIG_PATH, client_socket, 0, "",
