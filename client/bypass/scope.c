@@ -33,7 +33,7 @@ static enum bypass_verdict judge_form(const struct bypass_case *c, const uint8_t
 		return BYPASS_DROP_SHORT;
 	if (packet[0] != FAN_WIRE_VERSION)
 		return BYPASS_DROP_VERSION;
-	if (packet[TYPE_OFF] < FAN_TYPE_DELIVERY || packet[TYPE_OFF] > FAN_TYPE_STATUS)
+	if (packet[TYPE_OFF] < FAN_TYPE_DELIVERY || packet[TYPE_OFF] > FAN_TYPE_LOST)
 		return BYPASS_DROP_TYPE;
 	if (FAN_DELIVERY_LEN + read_be(packet + PAYLOAD_LEN_OFF, 2) != c->len)
 		return BYPASS_DROP_LENGTH;
