@@ -219,10 +219,11 @@ bool vouched_batch_take(struct vouched *v, char *body, size_t len, uint32_t uid,
 		.marks = calloc(VOUCHED_SEEN_CNT, sizeof(*j.marks)),
 		.users = calloc(VOUCHED_SEEN_CNT, sizeof(*j.users)),
 	};
+	char none[1] = "";
 	bool taken;
 
 	v->work = (struct work){.answer = {.status = 200}};
-	taken = take(&j, body, len, now);
+	taken = take(&j, len ? body : none, len, now); /* of an empty request there is no body */
 	if (!taken) {
 		free(v->work.items);
 		v->work = (struct work){.cnt = 0};
