@@ -16,6 +16,17 @@ static void require(bool holds)
 		abort();
 }
 
+/* The seal covers each byte before itself, but for the replay mark. */
+static void check_sealed_header(const uint8_t *data)
+{
+	uint8_t sealed[FAN_SEALED_HEADER_LEN], first[FAN_DELIVERY_LEN];
+
+	memcpy(first, data, FAN_DELIVERY_LEN);
+	first[2] &= (uint8_t)~FAN_FLAG_REPLAY;
+	fan_sealed_header(sealed, data);
+	require(memcmp(sealed, first, FAN_SEALED_HEADER_LEN) == 0);
+}
+
 static unsigned try_delivery(const uint8_t *data, size_t len)
 {
 	uint8_t again[FAN_DELIVERY_LEN];
@@ -27,6 +38,7 @@ static unsigned try_delivery(const uint8_t *data, size_t len)
 	require(memcmp(again, data, FAN_DELIVERY_LEN) == 0);
 	require(len == (size_t)FAN_DELIVERY_LEN + delivery.payload_len);
 	require(delivery.type == FAN_TYPE_DELIVERY || (len == FAN_DELIVERY_LEN && !delivery.flags));
+	check_sealed_header(data);
 	fan_filter_tag(again, delivery.handle);
 	require(fan_filter_tag_ok(again, delivery.handle));
 	return 1;
@@ -81,12 +93,29 @@ static unsigned try_echo(const uint8_t *data, size_t len)
 	return 1;
 }
 
+static unsigned try_replay(const uint8_t *data, size_t len)
+{
+	static const uint8_t key[16] = "of a connection";
+	uint8_t again[FAN_REPLAY_LEN];
+	struct fan_replay replay;
+
+	if (fan_replay_decode(data, len, &replay) != FAN_WIRE_OK)
+		return 0;
+	require(len == FAN_REPLAY_LEN);
+	require(replay.first >= 1 && replay.last >= replay.first);
+	require(fan_replay_encode(again, &replay, key) == FAN_REPLAY_LEN);
+	require(memcmp(again, data, FAN_REPLAY_LEN - 8) == 0);
+	require(fan_replay_tag_ok(again, key));
+	require(fan_replay_tag_ok(data, key) == (memcmp(again, data, FAN_REPLAY_LEN) == 0));
+	return 1;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	enum fan_wire_error error;
 	uint8_t type = fan_wire_type(data, len, &error);
 	unsigned accepted = try_delivery(data, len) + try_publish(data, len) + try_ack(data, len) +
-			    try_echo(data, len);
+			    try_echo(data, len) + try_replay(data, len);
 
 	require(accepted <= 1);
 	require(accepted == 0 || (error == FAN_WIRE_OK && type == data[1]));
