@@ -12,6 +12,7 @@
 
 #define GROUPS_PER_BUCKET 7 /* as control/registry lays it out */
 #define MTU		  9000
+#define KEY_GENERATION	  1
 #define MAC		  UINT64_C(0x010000000002) /* 02:00:00:00:00:01, first byte lowest */
 
 const uint8_t bench_engine[16] = {[10] = 0xff, 0xff, 198, 18, 0, 1};
@@ -128,6 +129,7 @@ static int user_fill(struct bench_region *r, uint32_t *overflow_used, uint32_t i
 
 	bench_user_handle(group->handle, idx);
 	group->incarnation = idx + 1;
+	group->key_generation = KEY_GENERATION;
 	group->endpoints = first << FAN_ENDPOINT_CNT_BITS | fanout;
 	memset(group->tag_key, (int)(idx & 0xff), sizeof(group->tag_key));
 	endpoints_fill(&endpoints[first], group, fanout, first);
@@ -170,6 +172,8 @@ int bench_region_create_uneven(struct bench_region *r, const char *dir, uint32_t
 	geometry(r->root, users, fanout, large, sessions);
 	r->root->hash_seed[0] = UINT64_C(0x243f6a8885a308d3); /* fixed: runs can be compared */
 	r->root->hash_seed[1] = UINT64_C(0x13198a2e03707344);
+	r->root->key_roots[0].generation = KEY_GENERATION;
+	r->root->key_generation = KEY_GENERATION;
 	hop = at(r, r->root->nexthops_off);
 	memcpy(hop->source, bench_engine, sizeof(hop->source));
 	hop->mtu = MTU;

@@ -16,7 +16,7 @@ struct table_key {
 	uint8_t handle[16];
 	uint64_t channel;
 };
-_Static_assert(sizeof(struct table_key) == FAN_KEY_LEN, "a key has no padding");
+_Static_assert(sizeof(struct table_key) == FAN_TABLE_KEY_LEN, "a key has no padding");
 
 struct table_options {
 	uint32_t entries;  /* in the table while lookups are timed */

@@ -8,6 +8,7 @@
 #include "dataplane/frame.h"
 #include "dataplane/handover.h"
 #include "dataplane/send.h"
+#include "dataplane/tag.h"
 
 #define PREFETCH_FROM 192 /* bytes of a block */
 #define PREFETCH_TO   1728
@@ -103,20 +104,13 @@ struct block fanout_block(struct worker *w, struct packet *packet, const struct 
 	return block;
 }
 
-/* The payload stays where it was opened; the header goes right before it, over what has been read.
- */
-static uint8_t *image_of(const struct packet *packet)
-{
-	return packet->wire + FAN_PUBLISH_LEN - FAN_DELIVERY_LEN;
-}
-
 static void header_make(struct worker *w, struct packet *packet, const struct fan_group *group)
 {
 	const struct fan_publish *publish = &packet->publish;
 	struct fan_delivery delivery = {
 		.type = FAN_TYPE_DELIVERY,
 		.flags = publish->flags,
-		.key_generation = group->key_generation,
+		.key_generation = (uint8_t)w->roots.generation,
 		.payload_len = publish->payload_len,
 		.kind = publish->kind,
 		.channel = publish->channel,
@@ -129,11 +123,12 @@ static void header_make(struct worker *w, struct packet *packet, const struct fa
 	};
 
 	memcpy(delivery.handle, group->handle, FAN_HANDLE_LEN);
-	fan_delivery_encode(image_of(packet), &delivery);
+	fan_delivery_encode(fanout_image(packet), &delivery);
 }
 
 void header_burst(struct worker *w)
 {
+	tag_generation(w);
 	for (unsigned i = 0; i < w->event_cnt; i++) {
 		struct packet *packet = packet_of(w->events[i]);
 
@@ -144,33 +139,10 @@ void header_burst(struct worker *w)
 	}
 }
 
-/* So many at a time as the kernel makes side by side. */
-void tag_burst(struct worker *w)
-{
-	const uint8_t *keys[KERNEL_LANES];
-	uint8_t *images[KERNEL_LANES];
-	unsigned cnt = 0;
-
-	for (unsigned i = 0; i < w->event_cnt; i++) {
-		const struct fan_group *group = w->groups[i];
-
-		if (!group)
-			continue;
-		images[cnt] = image_of(packet_of(w->events[i]));
-		keys[cnt] = group->tag_key;
-		if (++cnt == KERNEL_LANES) {
-			w->plane->kernels->tag(images, keys, cnt);
-			cnt = 0;
-		}
-	}
-	if (cnt)
-		w->plane->kernels->tag(images, keys, cnt);
-}
-
 void fanout_copies(struct worker *w, const struct packet *packet,
 		   const struct fan_endpoint *endpoints, unsigned cnt, uint16_t kind)
 {
-	emit(w, image_of(packet), (uint16_t)(FAN_DELIVERY_LEN + packet->publish.payload_len),
+	emit(w, fanout_image(packet), (uint16_t)(FAN_DELIVERY_LEN + packet->publish.payload_len),
 	     endpoints, cnt, kind);
 }
 

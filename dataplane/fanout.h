@@ -8,6 +8,15 @@
 
 #include "dataplane/worker.h"
 
+/*
+ * What a subscriber is sent of an event: the payload stays where it was opened; the header goes
+ * right before it, over what has been read.
+ */
+static inline uint8_t *fanout_image(const struct packet *packet)
+{
+	return packet->wire + FAN_PUBLISH_LEN - FAN_DELIVERY_LEN;
+}
+
 /* ---- for flows.c, which goes on with what is longer than its share ---- */
 
 /* The group's endpoints as they are now; the event's result and the counters say how many. */

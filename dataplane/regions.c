@@ -22,6 +22,23 @@ static void path_make(char path[2 * FAN_PATH_MAX], const struct plane *plane, co
 
 /* ---- registry ---- */
 
+/* -ENOENT, -ENODATA: absent, or still being laid out; the keys come last. */
+static int registry_open(struct plane *plane, const char *path, char why[256])
+{
+	const struct fan_registry *registry;
+	int err = fan_region_open_reader(&plane->registry, path, FAN_REGION_MAGIC_REGISTRY,
+					 sizeof(struct fan_registry), why);
+
+	if (err)
+		return err;
+	registry = plane->registry.base;
+	if (fan_root_of(registry, __atomic_load_n(&registry->key_generation, __ATOMIC_ACQUIRE)))
+		return 0;
+	fan_region_close(&plane->registry);
+	snprintf(why, 256, "fanwired has not yet put its keys into the registry region");
+	return -ENODATA;
+}
+
 int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupted)(void))
 {
 	char path[2 * FAN_PATH_MAX], why[256] = "";
@@ -29,9 +46,7 @@ int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupt
 
 	path_make(path, plane, FAN_REGISTRY_FILE);
 	for (unsigned waited_ms = 0; waited_ms <= wait_s * 1000; waited_ms += POLL_MS) {
-		err = fan_region_open_reader(&plane->registry, path, FAN_REGION_MAGIC_REGISTRY,
-					     sizeof(struct fan_registry), why);
-		/* Absent, or still being laid out. */
+		err = registry_open(plane, path, why);
 		if (err != -ENOENT && err != -ENODATA)
 			break;
 		if (waited_ms == 0)

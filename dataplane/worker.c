@@ -10,6 +10,7 @@
 #include "dataplane/admission.h"
 #include "dataplane/flows.h"
 #include "dataplane/send.h"
+#include "dataplane/tag.h"
 
 #define HEARTBEATS_PER_S 100
 
@@ -35,7 +36,8 @@ int worker_create(struct plane *plane, unsigned idx)
 	/* What waits must not take the buffers that the port receives into. */
 	w->flow_event_max = RTE_MAX(plane->pool->size / 4 / plane->worker_cnt, 1u);
 	randombytes_buf(w->epoch_key, sizeof(w->epoch_key));
-	return 0;
+	tag_generation(w);
+	return w->roots.generation ? 0 : -EPROTO;
 }
 
 void worker_destroy(struct worker *w)
@@ -46,6 +48,7 @@ void worker_destroy(struct worker *w)
 	admission_fini(w);
 	send_fini(w);
 	sodium_memzero(w->epoch_key, sizeof(w->epoch_key));
+	sodium_memzero(&w->roots, sizeof(w->roots));
 	if (w->crypto)
 		free_mb_mgr(w->crypto);
 	free(w->templates);

@@ -20,6 +20,7 @@
 
 #include "common/config/config.h"
 #include "common/counters.h"
+#include "common/shm/keys.h"
 #include "common/shm/state.h"
 #include "common/shm/table.h"
 #include "common/wire/wire.h"
@@ -216,7 +217,8 @@ struct worker {
 	uint32_t in_flight[FAN_WORKERS_MAX]; /* events at each other worker; __atomic: main reads */
 	uint16_t in_flight_groups[GROUP_PLACES]; /* of them, by their group's hash */
 	MB_MGR *crypto;
-	uint8_t epoch_key[32]; /* of the generator of stream epochs */
+	struct fan_key_roots roots; /* of the key generation in force, as of this burst */
+	uint8_t epoch_key[32];	    /* of the generator of stream epochs */
 	uint64_t epoch_counter;
 	uint64_t epochs[EPOCHS_DRAWN]; /* drawn ahead; epoch_left of them not used yet */
 	unsigned epoch_left;
@@ -264,7 +266,7 @@ void session_open_burst(struct worker *w);				      /* session.c */
 void lookup_burst(struct worker *w);					      /* lookup.c */
 void sequence_burst(struct worker *w);					      /* sequence.c */
 void header_burst(struct worker *w);					      /* fanout.c */
-void tag_burst(struct worker *w);					      /* fanout.c */
+void tag_burst(struct worker *w);					      /* tag.c */
 void fanout_burst(struct worker *w);					      /* fanout.c */
 void session_finish_burst(struct worker *w);				      /* session.c */
 void ack_burst(struct worker *w);					      /* ack.c */

@@ -15,10 +15,10 @@
 #include "common/shm/state.h"
 #include "common/shm/table.h"
 
-#define FAN_KEY_LEN 24 /* handle[16], then the channel in the machine's order */
+#define FAN_TABLE_KEY_LEN 24 /* handle[16], then the channel in the machine's order */
 
 /*
- * keys[i] points to the FAN_KEY_LEN bytes of key i, wherever they lie, and hashes[i] is its
+ * keys[i] points to the FAN_TABLE_KEY_LEN bytes of key i, wherever they lie, and hashes[i] is its
  * fan_table_hash(). groups[i] becomes its group, or NULL where there is none. Any cnt.
  */
 void fan_table_lookup_bulk(const struct fan_table *t, const void *const *keys,

@@ -45,7 +45,7 @@ _Static_assert(sizeof(struct fan_bucket) == 64, "bucket is one cache line");
  * publication to reclamation: a change of the user generation is another group with another
  * incarnation. A rotation writes the tag key in place: key_generation = 0 (release), tag_key,
  * key_generation (release). A reader that does not find the generation in force, before and after,
- * derives the key from the roots (fan_table_tag_key()).
+ * derives the key from the roots (common/shm/keys.h).
  * endpoints = first << FAN_ENDPOINT_CNT_BITS | count, one word, so that block and count change
  * together; count 0 while the group lingers.
  */

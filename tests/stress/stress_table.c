@@ -102,7 +102,7 @@ struct wanted {
 	uint8_t handle[16];
 	uint64_t channel;
 };
-_Static_assert(sizeof(struct wanted) == FAN_KEY_LEN, "a key as a bulk lookup reads it");
+_Static_assert(sizeof(struct wanted) == FAN_TABLE_KEY_LEN, "a key as a bulk lookup reads it");
 
 static void check_group(struct reader *reader, const struct wanted *wanted,
 			const struct fan_group *group)

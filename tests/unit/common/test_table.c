@@ -184,7 +184,7 @@ static void put(struct fan_bucket *bucket, unsigned slot, uint32_t group, const 
 /* BULK keys, every third of them a stranger's: the wanted one is found by each of them or by none.
  */
 struct bulk {
-	uint8_t wanted[FAN_KEY_LEN], stranger[FAN_KEY_LEN];
+	uint8_t wanted[FAN_TABLE_KEY_LEN], stranger[FAN_TABLE_KEY_LEN];
 	const void *keys[BULK];
 	uint64_t hashes[BULK];
 	const struct fan_group *groups[BULK];

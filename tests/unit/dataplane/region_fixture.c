@@ -69,6 +69,8 @@ void region_fixture_init(struct region_fixture *f, const char *dir)
 	f->root->hash_seed[0] = 0x1234567890abcdef;
 	f->root->hash_seed[1] = 0xfedcba0987654321;
 	memset(f->root->challenge_key, 0x77, sizeof(f->root->challenge_key));
+	region_set_roots(f, 0, TEST_KEY_GENERATION);
+	f->root->key_generation = TEST_KEY_GENERATION;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	f->root->heartbeat_ns = (uint64_t)now.tv_sec * 1000000000u;
 	f->buckets = (void *)(base + f->root->buckets_off);
@@ -78,6 +80,16 @@ void region_fixture_init(struct region_fixture *f, const char *dir)
 	f->nexthops = (void *)(base + f->root->nexthops_off);
 	f->requests = (void *)(base + f->root->requests_off);
 	fan_region_set_ready(&f->region);
+}
+
+void region_set_roots(struct region_fixture *f, unsigned slot, uint8_t generation)
+{
+	struct fan_key_roots *roots = &f->root->key_roots[slot];
+
+	__atomic_store_n(&roots->generation, 0, __ATOMIC_RELEASE);
+	memset(roots->tag_root, 0x40 + generation, sizeof(roots->tag_root));
+	memset(roots->seal_root, 0x80 + generation, sizeof(roots->seal_root));
+	__atomic_store_n(&roots->generation, generation, __ATOMIC_RELEASE);
 }
 
 void region_fixture_fini(struct region_fixture *f)
@@ -123,7 +135,7 @@ struct fan_group *region_add_group(struct region_fixture *f, const char *user, u
 	group->channel = channel;
 	group->incarnation = idx + 1;
 	group->user_generation = 3;
-	group->key_generation = 1;
+	group->key_generation = TEST_KEY_GENERATION;
 	memset(group->tag_key, TAG_KEY_BYTE, sizeof(group->tag_key));
 	for (unsigned i = 0; i < cnt; i++) {
 		struct fan_endpoint *endpoint = &f->endpoints[f->endpoint_next + i];

@@ -20,10 +20,14 @@ struct region_fixture {
 	uint32_t group_next, endpoint_next;
 };
 
-/* Makes `dir`/registry. Aborts on an error. */
+#define TEST_KEY_GENERATION 1 /* in force at first */
+
+/* Makes `dir`/registry, where nothing is sealed. Aborts on an error. */
 void region_fixture_init(struct region_fixture *f, const char *dir);
 void region_fixture_fini(struct region_fixture *f); /* and removes the file */
 
+/* Roots of a key generation: bytes 0x40 + generation (tags) and 0x80 + generation (seals). */
+void region_set_roots(struct region_fixture *f, unsigned slot, uint8_t generation);
 /* Next hop idx: family 4 or 6, MTU, resolved to MAC 02:00:00:00:00:(idx + 1). */
 void region_add_nexthop(struct region_fixture *f, uint32_t idx, uint8_t family,
 			const uint8_t source[16], uint16_t mtu);
