@@ -71,7 +71,10 @@ static size_t union_len(enum message_type type)
 	case MESSAGE_GRANT:
 	case MESSAGE_ATTACHED:
 	case MESSAGE_RENEWED:
+	case MESSAGE_KEYS:
 		return UNION_LEN(grant);
+	case MESSAGE_ACTIVE:
+		return UNION_LEN(active);
 	case MESSAGE_SESSION_OPEN:
 	case MESSAGE_SESSION_ATTACH:
 		return UNION_LEN(session_open);
@@ -88,7 +91,6 @@ static size_t union_len(enum message_type type)
 	case MESSAGE_MARKED:
 	case MESSAGE_HELLO:
 	case MESSAGE_REFUSE:
-	case MESSAGE_ACTIVE:
 	case MESSAGE_ENDED:
 	case MESSAGE_REUSABLE:
 	case MESSAGE_SESSION_ENDED:

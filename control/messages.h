@@ -6,7 +6,7 @@
  *
  * Agent -> engine: REGISTER, BOUND, ATTACH, DETACH, RENEW, END, SESSION_OPEN, SESSION_ATTACH,
  * SESSION_DETACH, SESSION_END, FOREIGN_DROP, AGENT_STATUS, MARKED. Engine -> agent: HOLD, HELLO,
- * GRANT, REFUSE, ACTIVE, ATTACHED, RENEWED, ENDED, REUSABLE, SESSION_GRANT, SESSION_ATTACHED,
+ * GRANT, REFUSE, ACTIVE, ATTACHED, RENEWED, KEYS, ENDED, REUSABLE, SESSION_GRANT, SESSION_ATTACHED,
  * SESSION_ENDED, MARK. Messages of one direction arrive in the order in which they were sent.
  *
  * `ref` is the agent's own number for a client's request; an answer repeats it.
@@ -32,7 +32,9 @@
  * it.
  * Each BOUND is followed by exactly one REUSABLE of its id and ref, after its ENDED, when nothing
  * can reach the address any more; each HOLD by one of its id and ref 0.
- * MARK is answered with MARKED of the same ref when all messages before it have been acted upon.
+ * KEYS: a rotation begins or ends: the scope of a connection that the agent was told of (GRANT,
+ * HOLD) and its client get these keys from here on, in place of the ones before. MARK is answered
+ * with MARKED of the same ref when all messages before it have been acted upon.
  */
 #pragma once
 
@@ -45,6 +47,7 @@
 #define MESSAGE_TOKEN_MAX   4096
 #define MESSAGE_THREADS_MAX 64
 #define MESSAGE_REASON_MAX  256
+#define MESSAGE_TAILS_MAX   (MESSAGE_THREADS_MAX + 2) /* all, single */
 
 enum message_type {
 	/* agent -> engine */
@@ -76,6 +79,7 @@ enum message_type {
 	MESSAGE_SESSION_ENDED,
 	MESSAGE_HOLD, /* at start, before HELLO: this connection has this address and cookie */
 	MESSAGE_MARK,
+	MESSAGE_KEYS,
 };
 
 /* Machine-readable error, also the `error` of client.sock. Text table in control/messages.c. */
@@ -134,6 +138,26 @@ struct message_scope { /* what the kernel filter of a socket must know */
 	uint8_t previous_tag_key[FAN_TAG_KEY_LEN];
 };
 
+/* What a subscriber opens its events and signs its requests for replay with. */
+struct message_keys {
+	struct {
+		uint8_t generation;
+		uint8_t key[FAN_KEY_LEN]; /* fan_user_key() */
+	} key[2];			  /* of the generation in force, then of the other one */
+	uint8_t cnt;			  /* 2 during a rotation */
+	bool seal;			  /* deliveries are sealed */
+	uint8_t replay_key[FAN_TAG_KEY_LEN];
+};
+
+/* Where a stream stands. epoch 0, sequence 0: it has no event yet. */
+struct message_tail {
+	uint64_t channel, epoch, sequence;
+};
+struct message_tails {
+	uint16_t cnt;
+	struct message_tail tail[MESSAGE_TAILS_MAX];
+};
+
 struct message {
 	enum message_type type;
 	uint64_t ref;
@@ -161,13 +185,18 @@ struct message {
 			uint8_t handle[FAN_HANDLE_LEN]; /* HOLD only: the user, its port's last one
 							 */
 		} bound;
-		struct { /* GRANT, ATTACHED, RENEWED */
+		struct { /* GRANT, ATTACHED, RENEWED, KEYS (scope and keys alone) */
 			char user[FAN_NAME_MAX + 1];
 			struct message_scope scope;
 			uint32_t generation;
 			uint32_t lease_s;
+			struct message_keys keys;	/* RENEWED: none */
 			struct message_address address; /* ATTACHED */
+			struct message_tails tails;	/* ATTACHED, RENEWED */
 		} grant;
+		struct {			    /* ACTIVE */
+			struct message_tails tails; /* from before it was in the table */
+		} active;
 		struct { /* SESSION_OPEN, SESSION_ATTACH: name and secret, or grant (a token) */
 			char name[FAN_NAME_MAX + 1];
 			char secret[128];

@@ -2,6 +2,7 @@
 #include "control/agent/agent.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,6 +233,9 @@ static void on_message(void *arg, const struct message *message)
 	case MESSAGE_RENEWED:
 		subscriber_on_renewed(agent, message);
 		return;
+	case MESSAGE_KEYS:
+		subscriber_on_keys(agent, message);
+		return;
 	case MESSAGE_ENDED:
 		subscriber_on_ended(agent, message);
 		return;
@@ -345,6 +349,14 @@ static int take_up_rests(struct agent *agent, char why[1024])
 	return err;
 }
 
+/* Packets carry keys: they do not stay behind in freed memory. */
+static void free_zeroed(void *memory)
+{
+	if (memory)
+		explicit_bzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
 int agent_create(struct agent **out, struct event_base *base, struct link *link,
 		 const struct fan_config *config, char why[1024])
 {
@@ -355,6 +367,7 @@ int agent_create(struct agent **out, struct event_base *base, struct link *link,
 		goto no_memory;
 	agent->config = config;
 	agent->link = link;
+	json_set_alloc_funcs(malloc, free_zeroed);
 	err = alloc(agent, base);
 	if (err)
 		goto no_memory;

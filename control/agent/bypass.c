@@ -10,9 +10,6 @@
 
 #include "control/agent/state.h"
 
-/* In place of a socket's cookie, which is a small number: this never is one. */
-#define COOKIE_MARK (UINT64_C(1) << 63)
-
 void bypass_subscribe(struct agent *agent, struct client *client,
 		      const struct client_request *request)
 {
@@ -27,7 +24,7 @@ void bypass_subscribe(struct agent *agent, struct client *client,
 	subscriber_ask(agent, client, MESSAGE_REGISTER, request, request->connection);
 }
 
-static json_t *scope_tell(const struct message_scope *scope)
+json_t *bypass_scope(const struct message_scope *scope)
 {
 	char key[2 * FAN_TAG_KEY_LEN + 1], previous[2 * FAN_TAG_KEY_LEN + 1];
 	json_t *told;
@@ -50,7 +47,7 @@ void bypass_on_grant(struct agent *agent, struct client *client, const struct me
 	struct fan_address address = {.family = client->bypass.family};
 	json_t *answer;
 
-	holder->cookie = COOKIE_MARK | message->id;
+	holder->cookie = BYPASS_COOKIE | message->id;
 	holder->port_idx = PORT_NONE;
 	subscriber_hold(client, holder);
 	bound.u.bound.address = client->bypass;
@@ -58,6 +55,6 @@ void bypass_on_grant(struct agent *agent, struct client *client, const struct me
 	link_to_engine(agent->link, &bound);
 	memcpy(address.bytes, client->bypass.bytes, sizeof(address.bytes));
 	answer = subscriber_granted(agent, message, &address, client->bypass.port, "pending");
-	json_object_set_new(answer, "scope", scope_tell(&message->u.grant.scope));
+	json_object_set_new(answer, "scope", bypass_scope(&message->u.grant.scope));
 	client_send(client, answer, -1);
 }

@@ -99,6 +99,7 @@ int packet_send(int fd, json_t *packet, int descriptor)
 	}
 	if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		err = errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	explicit_bzero(text, part.iov_len); /* keys, some of them */
 	free(text);
 	return err;
 }

@@ -62,6 +62,7 @@ void subscriber_on_attached(struct agent *agent, const struct message *message);
 /* The engine's REFUSE of a claim: another client may claim this connection from now on. */
 void subscriber_on_refused(struct agent *agent, const struct message *message);
 void subscriber_on_renewed(struct agent *agent, const struct message *message);
+void subscriber_on_keys(struct agent *agent, const struct message *message);
 void subscriber_on_ended(struct agent *agent, const struct message *message);
 void subscriber_on_reusable(struct agent *agent, const struct message *message);
 /* Deletes the scopes that no registration owns. */
@@ -75,13 +76,26 @@ void subscriber_ask(struct agent *agent, struct client *client, enum message_typ
 struct holder *subscriber_holder_renew(struct agent *agent, const struct message *grant);
 /* The client has it from here on. */
 void subscriber_hold(struct client *client, struct holder *holder);
+
+/* ---- granted.c ---- */
 json_t *subscriber_granted(const struct agent *agent, const struct message *message,
 			   const struct fan_address *address, uint16_t port, const char *state);
+json_t *subscriber_tails(const struct message_tails *tails);
+/* These keys in place of those before, in the scope of a connection that has one. */
+void subscriber_scope_refresh(struct agent *agent, const struct holder *holder,
+			      const struct message_scope *told);
 
 /* ---- bypass.c ---- */
+/* In place of a socket's cookie, which is a small number: this never is one. */
+#define BYPASS_COOKIE (UINT64_C(1) << 63)
+static inline bool holder_bypasses(const struct holder *holder)
+{
+	return holder->cookie & BYPASS_COOKIE;
+}
 void bypass_subscribe(struct agent *agent, struct client *client,
 		      const struct client_request *request);
 void bypass_on_grant(struct agent *agent, struct client *client, const struct message *message);
+json_t *bypass_scope(const struct message_scope *scope);
 
 /* ---- publisher.c ---- */
 void publisher_open(struct agent *agent, struct client *client,

@@ -105,28 +105,6 @@ void subscriber_subscribe(struct agent *agent, struct client *client,
 	subscriber_ask(agent, client, MESSAGE_REGISTER, request, request->connection);
 }
 
-json_t *subscriber_granted(const struct agent *agent, const struct message *message,
-			   const struct fan_address *address, uint16_t port, const char *state)
-{
-	char id[17], text[46], engine[46];
-	const struct fan_address *from = agent_engine_address(agent, address->family);
-
-	fan_id_format(id, message->id);
-	fan_address_format(text, address->bytes, address->family);
-	fan_address_format(engine, from->bytes, from->family);
-	json_t *packet =
-		json_pack("{s:b,s:s,s:s,s:s,s:i,s:I,s:s,s:i,s:i,s:s}", "ok", 1, "connection", id,
-			  "user", message->u.grant.user, "address", text, "port", (int)port,
-			  "lease_seconds", (json_int_t)message->u.grant.lease_s, "engine_address",
-			  engine, "engine_port", (int)agent->config->engine_port, "payload_limit",
-			  (int)agent->config->payload_limit, "state", state);
-	/* The registry gives it when the registration is recorded, which may be still to come. */
-	if (packet && message->u.grant.generation)
-		json_object_set_new(packet, "generation",
-				    json_integer(message->u.grant.generation));
-	return packet;
-}
-
 static void send_bound(struct agent *agent, struct client *client, uint64_t id,
 		       const struct pool_socket *made)
 {
@@ -194,7 +172,9 @@ void subscriber_on_active(struct agent *agent, const struct message *message)
 	if (!holder || !holder->client)
 		return;
 	fan_id_format(id, message->id);
-	client_send(holder->client, json_pack("{s:s,s:s}", "event", "active", "connection", id),
+	client_send(holder->client,
+		    json_pack("{s:s,s:s,s:o}", "event", "active", "connection", id, "tails",
+			      subscriber_tails(&message->u.active.tails)),
 		    -1);
 }
 
@@ -286,7 +266,7 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 	struct holder *holder = holders_find(agent->connections, message->id);
 	const struct message_address *from = &message->u.grant.address;
 	struct fan_address address = {.family = from->family};
-	struct scope scope;
+	json_t *answer;
 
 	if (!holder || holder->attaching != message->ref)
 		return; /* ended meanwhile; whoever asked was told */
@@ -297,12 +277,12 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 	}
 	memcpy(address.bytes, from->bytes, sizeof(address.bytes));
 	/* Keys may have changed while fanwired was down. */
-	scope_fill(&scope, &message->u.grant.scope, message->id);
-	if (scope_set(agent->maps, holder->cookie, &scope))
-		fan_log(FAN_LOG_WARNING, "agent", "cannot refresh the scope of connection %016llx",
-			(unsigned long long)message->id);
+	subscriber_scope_refresh(agent, holder, &message->u.grant.scope);
 	subscriber_hold(client, holder);
-	client_send(client, subscriber_granted(agent, message, &address, from->port, "active"), -1);
+	answer = subscriber_granted(agent, message, &address, from->port, "active");
+	if (answer)
+		json_object_set_new(answer, "tails", subscriber_tails(&message->u.grant.tails));
+	client_send(client, answer, -1);
 }
 
 /* ---- renew ---- */
@@ -321,8 +301,9 @@ void subscriber_on_renewed(struct agent *agent, const struct message *message)
 		return;
 	client->op = 0;
 	client_send(client,
-		    json_pack("{s:b,s:s,s:I}", "ok", 1, "op", "renew", "lease_seconds",
-			      (json_int_t)message->u.grant.lease_s),
+		    json_pack("{s:b,s:s,s:I,s:o}", "ok", 1, "op", "renew", "lease_seconds",
+			      (json_int_t)message->u.grant.lease_s, "tails",
+			      subscriber_tails(&message->u.grant.tails)),
 		    -1);
 }
 

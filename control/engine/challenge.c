@@ -167,6 +167,8 @@ static void activate(struct registrations *all, struct registration *r, struct m
 	memcpy(keys.tag_key, scope.tag_key, sizeof(keys.tag_key));
 	for (unsigned i = 0; i < r->channel_cnt; i++)
 		channels[i] = r->channels[i].channel;
+	/* before it is in the table: what comes after them is the subscriber's, all of it */
+	registration_tails_before(all, r, &active.u.active.tails);
 	err = registry_connection_activate(all->engine->registry, r->id, &keys, channels,
 					   r->channel_cnt);
 	if (wait_for_room(all, r, err, now))

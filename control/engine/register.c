@@ -261,9 +261,11 @@ static void grant(struct registrations *all, struct registration *r, struct mome
 	r->generation = registry_generation_draw(all->engine->registry);
 	snprintf(answer.u.grant.user, sizeof(answer.u.grant.user), "%s", r->user->name);
 	registration_scope(all, r->user, &answer.u.grant.scope);
+	registration_keys(all, r, &answer.u.grant.keys);
 	answer.u.grant.generation = r->generation;
 	answer.u.grant.lease_s = all->engine->config->lease_s;
 	link_to_agent(all->engine->link, &answer);
+	sodium_memzero(&answer.u.grant, sizeof(answer.u.grant));
 }
 
 struct waiting {
@@ -398,7 +400,11 @@ static void answer_grant(struct registrations *all, enum message_type type,
 	answer.u.grant.lease_s =
 		r->phase == REGISTRATION_ACTIVE ? (uint32_t)left_s : all->engine->config->lease_s;
 	answer.u.grant.address = r->address;
+	if (type == MESSAGE_ATTACHED)
+		registration_keys(all, r, &answer.u.grant.keys);
+	registration_tails(all, r, &answer.u.grant.tails);
 	link_to_agent(all->engine->link, &answer);
+	sodium_memzero(&answer.u.grant, sizeof(answer.u.grant));
 }
 
 void register_on_renew(struct registrations *all, const struct message *message, struct moment now)

@@ -157,19 +157,6 @@ uint64_t registration_lease_ns(const struct registrations *all, uint64_t token_e
 	return now.mono_ns + (token_s < lease_s ? token_s : lease_s) * ENGINE_NS_PER_S;
 }
 
-void registration_scope(const struct registrations *all, const struct user *user,
-			struct message_scope *scope)
-{
-	const struct fan_registry *root = registry_root(all->engine->registry);
-
-	memcpy(scope->handle, user->handle, FAN_HANDLE_LEN);
-	scope->user_generation = user->generation;
-	scope->key_generation = scope->previous_key_generation = (uint8_t)root->key_generation;
-	fan_tag_key(scope->tag_key, fan_root_of(root, scope->key_generation)->tag_root,
-		    user->generation, user->handle);
-	memcpy(scope->previous_tag_key, scope->tag_key, FAN_TAG_KEY_LEN);
-}
-
 void registration_refuse(struct registrations *all, uint64_t ref, uint64_t id,
 			 enum message_error error, const char *reason)
 {

@@ -2,7 +2,7 @@
 /*
  * Inside the registrations: their map, their heap, and what the steps of a registration share.
  * registrations.c keeps them, register.c lets them in, challenge.c makes them active,
- * take_up.c takes over those of the last run.
+ * granted.c computes what they are given, take_up.c takes over those of the last run.
  */
 #pragma once
 
@@ -51,7 +51,17 @@ void challenge_continue(struct registrations *all, struct registration *registra
 /* Lease deadline: lease_s from now, never beyond the token's. */
 uint64_t registration_lease_ns(const struct registrations *all, uint64_t token_expiry_s,
 			       struct moment now);
+
+/* granted.c: zero what they wrote once it is told. */
 void registration_scope(const struct registrations *all, const struct user *user,
 			struct message_scope *scope);
+void registration_keys(const struct registrations *all, const struct registration *registration,
+		       struct message_keys *keys);
+/* Of the groups that it is about to enter, and of those that it is in. */
+void registration_tails_before(const struct registrations *all,
+			       const struct registration *registration,
+			       struct message_tails *tails);
+void registration_tails(const struct registrations *all, const struct registration *registration,
+			struct message_tails *tails);
 void registration_refuse(struct registrations *all, uint64_t ref, uint64_t id,
 			 enum message_error error, const char *reason);

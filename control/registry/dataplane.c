@@ -38,6 +38,41 @@ const struct fan_group_state *registry_group_state(const struct registry *r, uin
 	return r->state && idx < r->group_state_cnt ? &r->group_states[idx] : NULL;
 }
 
+/*
+ * The record is the group's own as long as it names the group's incarnation, before and after. Only
+ * we make another one, so what the dataplane could do meanwhile is to begin this one's stream.
+ */
+static void tail_read(const struct fan_group_state *state, uint64_t incarnation,
+		      struct registry_tail *tail)
+{
+	uint64_t epoch, sequence;
+
+	/* pairs with the release in the dataplane's stream_begin() */
+	if (__atomic_load_n(&state->incarnation, __ATOMIC_ACQUIRE) != incarnation)
+		return;
+	epoch = __atomic_load_n(&state->epoch, __ATOMIC_ACQUIRE);
+	sequence = __atomic_load_n(&state->sequence, __ATOMIC_ACQUIRE);
+	if (!sequence || __atomic_load_n(&state->incarnation, __ATOMIC_ACQUIRE) != incarnation)
+		return;
+	tail->epoch = epoch;
+	tail->sequence = sequence;
+}
+
+void registry_tails(const struct registry *r, const uint8_t handle[16], const uint64_t *channels,
+		    unsigned cnt, struct registry_tail *tails)
+{
+	for (unsigned i = 0; i < cnt; i++) {
+		uint32_t group = bucket_find(r, handle, channels[i],
+					     fan_table_hash(r->table.seed, handle, channels[i]));
+		const struct fan_group_state *state =
+			group == NONE ? NULL : registry_group_state(r, group);
+
+		tails[i] = (struct registry_tail){.channel = channels[i]};
+		if (state)
+			tail_read(state, r->groups[group].incarnation, &tails[i]);
+	}
+}
+
 /* Where the arrays of a state region are. Read once: its writer may change its root. */
 struct arrays {
 	uint64_t workers_off, groups_off;

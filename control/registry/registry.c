@@ -232,3 +232,14 @@ void registry_roots_set(struct registry *r, uint8_t generation, const uint8_t ta
 	memcpy(roots->seal_root, seal_root, sizeof(roots->seal_root));
 	__atomic_store_n(&roots->generation, generation, __ATOMIC_RELEASE);
 }
+
+uint8_t registry_other_generation(const struct registry *r)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t generation = r->root->key_roots[i].generation;
+
+		if (generation && generation != r->root->key_generation)
+			return (uint8_t)generation;
+	}
+	return 0;
+}

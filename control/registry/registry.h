@@ -51,6 +51,17 @@ const struct fan_worker_state *registry_worker(const struct registry *registry, 
 const struct fan_group_state *registry_group_state(const struct registry *registry, uint32_t idx);
 bool registry_dataplane_alive(const struct registry *registry);
 
+/*
+ * Where the streams of a user's channels stand at this moment: epoch and sequence of the last event
+ * that was given a place; zeros where there is none. For one that is about to enter these groups:
+ * whatever comes after them is his.
+ */
+struct registry_tail {
+	uint64_t channel, epoch, sequence;
+};
+void registry_tails(const struct registry *registry, const uint8_t handle[16],
+		    const uint64_t *channels, unsigned cnt, struct registry_tail *tails);
+
 /* ---- connections ---- */
 
 /*
@@ -104,6 +115,8 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
 void registry_secrets_set(struct registry *registry, const uint8_t replay_root[32], bool seal);
 void registry_roots_set(struct registry *registry, uint8_t generation, const uint8_t tag_root[32],
 			const uint8_t seal_root[32]);
+/* The generation that has roots beside the one in force; 0: none. */
+uint8_t registry_other_generation(const struct registry *registry);
 
 /*
  * Both in one step, for an address that an administrator vouches for: nobody sees it PENDING, and

@@ -34,6 +34,14 @@ static struct site_registration *registration_make(struct site *site, const stru
 	return r;
 }
 
+/* As many as there can be, each as long as it can be. */
+static void site_tails(struct message_tails *tails)
+{
+	tails->cnt = MESSAGE_TAILS_MAX;
+	for (unsigned i = 0; i < MESSAGE_TAILS_MAX; i++)
+		tails->tail[i] = (struct message_tail){i, 0x77, INT64_MAX};
+}
+
 static void fill_grant(struct message *answer, const struct site_registration *r)
 {
 	struct scope scope;
@@ -48,6 +56,12 @@ static void fill_grant(struct message *answer, const struct site_registration *r
 	snprintf(answer->u.grant.user, sizeof(answer->u.grant.user), "%s", r->user);
 	answer->u.grant.generation = 3;
 	answer->u.grant.lease_s = 60;
+	answer->u.grant.keys.seal = true;
+	answer->u.grant.keys.cnt = 1;
+	answer->u.grant.keys.key[0].generation = 1;
+	memset(answer->u.grant.keys.key[0].key, 0xab, FAN_KEY_LEN);
+	memset(answer->u.grant.keys.replay_key, 0xcd, FAN_TAG_KEY_LEN);
+	site_tails(&answer->u.grant.tails);
 	answer->u.grant.address = r->address;
 }
 
@@ -106,6 +120,7 @@ static void on_bound(struct site *site, const struct message *message)
 	r->bound = true;
 	r->address = message->u.bound.address;
 	r->cookie = message->u.bound.cookie;
+	site_tails(&answer.u.active.tails);
 	link_to_agent(site->link, &answer);
 }
 
@@ -167,6 +182,7 @@ static void on_message(void *arg, const struct message *message)
 	case MESSAGE_RENEW:
 		answer.type = MESSAGE_RENEWED;
 		answer.u.grant.lease_s = 60;
+		site_tails(&answer.u.grant.tails);
 		link_to_agent(site->link, &answer);
 		return;
 	case MESSAGE_END:

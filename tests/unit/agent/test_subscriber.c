@@ -65,6 +65,80 @@ Test(subscriber, gets_a_bound_filtered_locked_socket)
 	json_decref(packet);
 }
 
+static void told_tails(const json_t *packet)
+{
+	const json_t *tails = json_object_get(packet, "tails"), *tail = json_array_get(tails, 65);
+
+	cr_assert_eq(json_array_size(tails), MESSAGE_TAILS_MAX);
+	cr_assert_eq(json_id(tail, "channel"), 65);
+	cr_assert_eq(json_id(tail, "epoch"), 0x77);
+	cr_assert_eq(json_integer_value(json_object_get(tail, "sequence")), INT64_MAX);
+}
+
+Test(subscriber, is_told_its_keys_and_where_its_streams_stand)
+{
+	int peer = peer_connect(&site), descriptor;
+	const json_t *key;
+	json_t *packet;
+
+	peer_say(peer, "{\"op\":\"subscribe\",\"token\":\"user:alice\"}", -1);
+	packet = peer_hear(&site, peer, &descriptor);
+	cr_assert(json_is_true(json_object_get(packet, "seal")));
+	cr_assert_eq(json_array_size(json_object_get(packet, "keys")), 1);
+	key = json_array_get(json_object_get(packet, "keys"), 0);
+	cr_assert_eq(json_integer_value(json_object_get(key, "generation")), 1);
+	cr_assert_str_eq(json_text(key, "key"), "abababababababababababababababab"
+						"abababababababababababababababab");
+	cr_assert_str_eq(json_text(packet, "replay_key"), "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd");
+	json_decref(packet);
+	packet = peer_hear(&site, peer, NULL);
+	cr_assert_str_eq(json_text(packet, "event"), "active");
+	told_tails(packet);
+	json_decref(packet);
+	peer_say(peer, "{\"op\":\"renew\"}", -1);
+	packet = peer_hear(&site, peer, NULL);
+	told_tails(packet);
+	json_decref(packet);
+}
+
+/* Two generations while a rotation lasts: in the filter, and told to the client. */
+Test(subscriber, new_keys_reach_filter_and_client)
+{
+	int peer = peer_connect(&site), engine = host_udp(4, ENGINE4, ENGINE_PORT), descriptor;
+	uint64_t id = peer_subscribe(&site, peer, "alice", &descriptor);
+	struct message message = {.type = MESSAGE_KEYS, .id = id};
+	uint8_t sent[256], got[256];
+	size_t len = host_packet(sent, "alice", 20);
+	struct scope scope;
+	json_t *packet;
+
+	host_scope(&scope, "alice");
+	memcpy(message.u.grant.scope.handle, scope.handle, 16);
+	message.u.grant.scope.user_generation = 1;
+	message.u.grant.scope.key_generation = 2;
+	message.u.grant.scope.previous_key_generation = 1;
+	memset(message.u.grant.scope.tag_key, 9, FAN_TAG_KEY_LEN);
+	memcpy(message.u.grant.scope.previous_tag_key, scope.tag_key, FAN_TAG_KEY_LEN);
+	message.u.grant.keys.cnt = 2;
+	message.u.grant.keys.key[0].generation = 2;
+	message.u.grant.keys.key[1].generation = 1;
+	link_to_agent(site.link, &message);
+	packet = peer_hear(&site, peer, NULL);
+	cr_assert_str_eq(json_text(packet, "event"), "keys");
+	cr_assert_eq(json_id(packet, "connection"), id);
+	cr_assert_eq(json_array_size(json_object_get(packet, "keys")), 2);
+	json_decref(packet);
+	cr_assert_eq(host_send(engine, RECEIVER4, host_port(descriptor), sent, len), 0);
+	cr_assert_eq(host_receive(descriptor, got, sizeof(got)), (ssize_t)len, "the present one");
+
+	message.u.grant.scope.previous_key_generation = 2;
+	message.u.grant.keys.cnt = 1;
+	link_to_agent(site.link, &message);
+	json_decref(peer_hear(&site, peer, NULL));
+	cr_assert_eq(host_send(engine, RECEIVER4, host_port(descriptor), sent, len), 0);
+	cr_assert_eq(host_receive(descriptor, got, sizeof(got)), -1, "retired");
+}
+
 Test(subscriber, receives_its_own_events_only)
 {
 	int peer = peer_connect(&site), engine = host_udp(4, ENGINE4, ENGINE_PORT), descriptor;
