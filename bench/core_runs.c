@@ -14,9 +14,9 @@
 _Static_assert(FANOUT_CHUNK <= STAGE_MAX, "a chunk's events fit a stage");
 
 const char *const core_mode_names[CORE_MODE_CNT] = {"whole", "fanout", "stages"};
-const char *const core_stage_names[STAGE_CNT] = {"parse",    "clock",	    "open",	   "lookup",
-						 "sequence", "header",	    "tag",	   "fanout",
-						 "finish",   "acknowledge", "housekeeping"};
+const char *const core_stage_names[STAGE_CNT] = {
+	"parse", "clock", "open",   "lookup", "sequence",    "header",
+	"tag",	 "log",	  "fanout", "finish", "acknowledge", "housekeeping"};
 
 /* A run under way, on the worker's lcore. */
 struct task {
@@ -77,8 +77,12 @@ static void burst_stages(struct worker *w, struct rte_mbuf **mbufs, unsigned cnt
 	lap(run, STAGE_SEQUENCE, &since);
 	header_burst(w);
 	lap(run, STAGE_HEADER, &since);
+	seal_burst(w);
+	lap(run, STAGE_SEAL, &since);
 	tag_burst(w);
 	lap(run, STAGE_TAG, &since);
+	log_burst(w);
+	lap(run, STAGE_LOG, &since);
 	fanout_burst(w);
 	lap(run, STAGE_FANOUT, &since);
 	session_finish_burst(w);
@@ -157,6 +161,7 @@ static int chunk_fanout(struct task *task, struct worker *w)
 		start = rte_rdtsc_precise();
 		lookup_burst(w);
 		header_burst(w);
+		seal_burst(w);
 		tag_burst(w);
 		fanout_burst(w);
 		task->run->cycles += rte_rdtsc_precise() - start;

@@ -148,7 +148,7 @@ static int measure_bytes(struct bench *b, json_t *figures)
 	double connections = b->connections;
 	int err = file_size(b, &registry);
 
-	state = (json_int_t)regions_state_size(root->group_cnt, root->session_cnt);
+	state = (json_int_t)regions_state_size(root->group_cnt, root->session_cnt, 0);
 	json_object_set_new(figures, "registry_bytes", json_integer(registry));
 	json_object_set_new(figures, "state_bytes", json_integer(state));
 	json_object_set_new(figures, "bytes_per_connection",

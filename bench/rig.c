@@ -25,6 +25,8 @@
 
 #define POOL_CNT  16383
 #define MEMORY_MB 128
+#define LOG_MB	  64
+#define SEAL_SCHEDULES 16384 /* the default */
 #define PORT	  "net_null0,no-rx=1"
 
 /* ---- where the regions lie ---- */
@@ -41,7 +43,7 @@ static int dir_choose(struct rig *rig, uint64_t size, char why[256])
 {
 	/* the state region beside the registry, and rounding to huge pages */
 	uint64_t all = size + (uint64_t)rig->options.users * sizeof(struct fan_group_state) +
-		       (UINT64_C(32) << 20);
+		       ((uint64_t)(32 + LOG_MB) << 20);
 
 	if (rig->options.dir) {
 		snprintf(rig->dir, sizeof(rig->dir), "%s", rig->options.dir);
@@ -71,8 +73,10 @@ static void config_fill(struct fan_config *config, const struct rig_options *opt
 	config->payload_limit = RTE_MAX(options->payload_len, (unsigned)FAN_PAYLOAD_DEFAULT);
 	config->cores[0] = options->core;
 	config->core_cnt = 1;
+	config->log_mb = LOG_MB;
 	config->main_core = -1;
 	config->burst = options->burst;
+	config->seal_schedules = SEAL_SCHEDULES;
 	config->hugepage_mb = options->memory_mb ? options->memory_mb : MEMORY_MB;
 	config->huge_pages = machine_huge_pages_free() >= (uint64_t)config->hugepage_mb << 20;
 }
@@ -147,6 +151,7 @@ int rig_open(struct rig *rig, char why[256])
 					 o->sessions, why);
 	if (err)
 		return err;
+	rig->region.root->seal = o->seal;
 	snprintf(why, 256, "the regions or the worker could not be set up: see above");
 	err = regions_open_registry(plane, 1, never);
 	if (!err)

@@ -14,6 +14,11 @@
 	X(publishes_repeated, "retransmitted publishes answered with their original result") \
 	X(events_sequenced, "events that were given a sequence")                             \
 	X(events_no_group, "publishes for a user or channel without a group")                \
+	X(events_logged, "events written to the event log")                                  \
+	X(log_bytes, "bytes of the event log that were written")                             \
+	X(log_heavy, "events logged beside the others': their user used up his share")       \
+	X(seal_keys_derived, "keys of streams derived, since they were not kept")            \
+	X(seal_schedules_made, "key schedules of streams made, since they were not kept")    \
 	X(copies_attempted, "connections of the events' groups")                             \
 	X(copies_sent, "copies given to the port")                                           \
 	X(acks_sent, "acknowledgements given to the port")                                   \

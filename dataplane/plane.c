@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "dataplane/handover.h"
+#include "dataplane/seal.h"
+#include "dataplane/log.h"
 
 #define DRAIN_STEP_US	1000
 #define DRAIN_STEPS_MAX 2000
@@ -15,8 +17,10 @@ int plane_init(struct plane *plane)
 {
 	int err = handover_init(plane);
 
+	if (!err)
+		err = seal_init(plane);
 	plane->kernels = kernels_best();
-
+	log_init(plane);
 	for (unsigned i = 0; !err && i < plane->worker_cnt; i++)
 		err = worker_create(plane, i);
 	return err;
@@ -50,5 +54,6 @@ void plane_fini(struct plane *plane)
 {
 	for (unsigned i = 0; i < plane->worker_cnt; i++)
 		worker_destroy(plane->workers[i]);
+	seal_fini(plane);
 	handover_fini(plane);
 }

@@ -84,11 +84,11 @@ bool regions_registry_is_current(const struct plane *plane)
 /* ---- state ---- */
 
 struct layout {
-	uint64_t workers_off, groups_off, sessions_off, size;
+	uint64_t workers_off, groups_off, sessions_off, logs_off, log_bytes, size;
 	uint32_t group_cnt, session_cnt;
 };
 
-static struct layout layout_of(uint32_t group_cnt, uint32_t session_cnt)
+static struct layout layout_of(uint32_t group_cnt, uint32_t session_cnt, uint32_t log_mb)
 {
 	struct layout l = {.group_cnt = group_cnt, .session_cnt = session_cnt};
 
@@ -97,13 +97,17 @@ static struct layout layout_of(uint32_t group_cnt, uint32_t session_cnt)
 		l.workers_off + FAN_WORKERS_MAX * sizeof(struct fan_worker_state), ALIGNMENT);
 	l.sessions_off = RTE_ALIGN_CEIL(
 		l.groups_off + (uint64_t)l.group_cnt * sizeof(struct fan_group_state), ALIGNMENT);
-	l.size = l.sessions_off + (uint64_t)l.session_cnt * sizeof(struct fan_session_state);
+	l.logs_off = RTE_ALIGN_CEIL(
+		l.sessions_off + (uint64_t)l.session_cnt * sizeof(struct fan_session_state),
+		ALIGNMENT);
+	l.log_bytes = (uint64_t)log_mb << 20;
+	l.size = l.logs_off + l.log_bytes;
 	return l;
 }
 
-uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt)
+uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt, uint32_t log_mb)
 {
-	return layout_of(group_cnt, session_cnt).size;
+	return layout_of(group_cnt, session_cnt, log_mb).size;
 }
 
 /*
@@ -137,6 +141,7 @@ static void state_map(struct plane *plane, const struct layout *l)
 	plane->worker_states = (void *)(base + l->workers_off);
 	plane->group_states = (void *)(base + l->groups_off);
 	plane->session_states = (void *)(base + l->sessions_off);
+	plane->logs = (void *)(base + l->logs_off);
 }
 
 static int state_create(struct plane *plane, const char *path, const struct layout *l)
@@ -154,6 +159,8 @@ static int state_create(struct plane *plane, const char *path, const struct layo
 	plane->state->workers_off = l->workers_off;
 	plane->state->groups_off = l->groups_off;
 	plane->state->sessions_off = l->sessions_off;
+	plane->state->logs_off = l->logs_off;
+	plane->state->log_bytes = l->log_bytes;
 	plane->state->group_cnt = l->group_cnt;
 	plane->state->session_cnt = l->session_cnt;
 	reports_begin(plane);
@@ -168,8 +175,33 @@ static bool state_fits(const struct plane *plane, const struct layout *l)
 
 	return state->registry_epoch == plane->table.registry->header.creation_epoch &&
 	       state->workers_off == l->workers_off && state->groups_off == l->groups_off &&
-	       state->sessions_off == l->sessions_off && state->group_cnt == l->group_cnt &&
-	       state->session_cnt == l->session_cnt && plane->state_region.size >= l->size;
+	       state->sessions_off == l->sessions_off && state->logs_off == l->logs_off &&
+	       state->group_cnt == l->group_cnt && state->session_cnt == l->session_cnt &&
+	       plane->state_region.size >= l->logs_off;
+}
+
+/* The log is the last part of the file: another size leaves the rest as it is. */
+static int log_resize(struct plane *plane, const char *path, const struct layout *l)
+{
+	struct fan_state *state = plane->state_region.base;
+	char why[256];
+	int err;
+
+	if (state->log_bytes == l->log_bytes)
+		return 0;
+	fan_log(FAN_LOG_WARNING, SUBJECT,
+		"the event log is now of %" PRIu64 " MiB, not %" PRIu64
+		": what it held cannot be had again",
+		l->log_bytes >> 20, state->log_bytes >> 20);
+	__atomic_store_n(&state->log_workers, 0, __ATOMIC_RELEASE); /* log_init() begins it anew */
+	err = fan_region_resize(&plane->state_region, path, l->size, why);
+	if (err) {
+		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
+		return err;
+	}
+	state = plane->state_region.base;
+	__atomic_store_n(&state->log_bytes, l->log_bytes, __ATOMIC_RELEASE);
+	return 0;
 }
 
 /* A predecessor that was killed a moment ago holds its lock until the kernel has taken it apart. */
@@ -209,6 +241,11 @@ static int state_take_over(struct plane *plane, const char *path, const struct l
 		fan_region_close(&plane->state_region);
 		return err;
 	}
+	err = log_resize(plane, path, l);
+	if (err) {
+		fan_region_close(&plane->state_region);
+		return err;
+	}
 	state_map(plane, l);
 	fan_log(FAN_LOG_INFO, SUBJECT, "took over %s, run %u", path, plane->state->run + 1);
 	return 0;
@@ -230,7 +267,8 @@ static void words_settle(struct plane *plane)
 
 int regions_open_state(struct plane *plane)
 {
-	struct layout l = layout_of(plane->table.group_cnt, plane->table.session_mask + 1);
+	struct layout l = layout_of(plane->table.group_cnt, plane->table.session_mask + 1,
+				    RTE_MAX(plane->config.log_mb, 1u));
 	char path[2 * FAN_PATH_MAX];
 	int err;
 

@@ -19,8 +19,8 @@ int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupt
  */
 int regions_open_state(struct plane *plane);
 
-/* Bytes of a state region for so many groups and publisher sessions. */
-uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt);
+/* Bytes of a state region for so many groups and publisher sessions, and a log of so many MiB. */
+uint64_t regions_state_size(uint32_t group_cnt, uint32_t session_cnt, uint32_t log_mb);
 
 /* Whether the registry file still is the one that is mapped. */
 bool regions_registry_is_current(const struct plane *plane);

@@ -7,7 +7,7 @@
  */
 #include <sodium.h>
 
-#include "dataplane/worker.h"
+#include "dataplane/log.h"
 
 /*
  * Random, never 0, without a system call: ChaCha20 (RFC 8439) under a key drawn at the start, many
@@ -39,6 +39,7 @@ static void stream_begin(struct worker *w, struct fan_group_state *state, uint64
 	__atomic_store_n(&state->epoch, epoch_draw(w), __ATOMIC_RELAXED);
 	__atomic_store_n(&state->sequence, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&state->copies, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&state->log_tail, 0, __ATOMIC_RELAXED);
 	/* pairs with fanwired's acquire when it shows the stream, and with our own restart */
 	__atomic_store_n(&state->incarnation, incarnation, __ATOMIC_RELEASE);
 }
@@ -55,6 +56,7 @@ static void sequence_one(struct worker *w, const struct fan_group *group, struct
 	__atomic_store_n(&state->sequence, sequence, __ATOMIC_RELEASE);
 	packet->result.epoch = state->epoch;
 	packet->result.sequence = sequence;
+	log_prefetch(w, state);
 	COUNT(w, events_sequenced);
 }
 

@@ -78,11 +78,44 @@ static void record_begin(struct worker *w, struct fan_session_state *state, uint
 	__atomic_store_n(&state->accepted, sequence, __ATOMIC_RELEASE);
 }
 
+/* Tells the run of a record that is logged; no number of copies sent is as large. */
+static uint32_t logged_mark(const struct worker *w)
+{
+	return ~w->plane->state->run;
+}
+
+void session_logged(struct worker *w, const struct packet *packet)
+{
+	const struct fan_result *result = &packet->result;
+	uint64_t id = packet->publish.session;
+	struct fan_session_state *state = &w->plane->session_states[session_slot(w, id)];
+	struct fan_result_record *record = record_at(state, result->publisher_sequence);
+
+	if (session_owner(w->plane, id) != w->idx || state->session != id ||
+	    record->phase != FAN_RESULT_PHASE_PENDING ||
+	    record->publisher_sequence_low != (uint32_t)result->publisher_sequence)
+		return;
+	record->epoch = result->epoch;
+	record->sequence = result->sequence;
+	record->sent = logged_mark(w);
+	__atomic_store_n(&record->phase, FAN_RESULT_PHASE_LOGGED, __ATOMIC_RELEASE);
+}
+
+/* Whether a publish is worked on now. `sent` is the mark's until the record is done, and then it is
+ * written before the phase: half of either is no mark of this run. */
+static bool record_is_open(const struct worker *w, const struct fan_result_record *record)
+{
+	if (record->phase == FAN_RESULT_PHASE_PENDING)
+		return record->epoch == run_mark(w);
+	return record->phase == FAN_RESULT_PHASE_LOGGED && record->sent == logged_mark(w);
+}
+
 static void record_finish(struct fan_session_state *state, const struct fan_result *result)
 {
 	struct fan_result_record *record = record_at(state, result->publisher_sequence);
 
-	if (record->phase != FAN_RESULT_PHASE_PENDING ||
+	if ((record->phase != FAN_RESULT_PHASE_PENDING &&
+	     record->phase != FAN_RESULT_PHASE_LOGGED) ||
 	    record->publisher_sequence_low != (uint32_t)result->publisher_sequence)
 		return; /* so late that the slot is another's */
 	record->epoch = result->epoch;
@@ -112,11 +145,15 @@ static void on_repeated(struct worker *w, struct fan_session_state *state, struc
 	    record->publisher_sequence_low != (uint32_t)sequence ||
 	    record->phase == FAN_RESULT_PHASE_EMPTY) {
 		result->status = FAN_RESULT_EXPIRED;
-	} else if (record->phase == FAN_RESULT_PHASE_PENDING && record->epoch == run_mark(w)) {
+	} else if (record_is_open(w, record)) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_pending);
 		return;
 	} else if (record->phase == FAN_RESULT_PHASE_PENDING) {
 		result->status = FAN_RESULT_INTERRUPTED;
+	} else if (record->phase == FAN_RESULT_PHASE_LOGGED) { /* by replay, to whom it was not */
+		result->epoch = record->epoch;
+		result->sequence = record->sequence;
+		result->status = FAN_RESULT_OK;
 	} else {
 		result->epoch = record->epoch;
 		result->sequence = record->sequence;

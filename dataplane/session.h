@@ -7,6 +7,9 @@
 
 #include "dataplane/worker.h"
 
+/* The event is in the log: whatever dies now, its publisher is told where it stands. */
+void session_logged(struct worker *w, const struct packet *packet);
+
 /*
  * The open session of an id, of this dataplane's state region; NULL otherwise. What it points to
  * stays as it is until the burst's end, but for its id, which becomes 0 the moment it is closed: so

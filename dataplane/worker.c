@@ -9,6 +9,8 @@
 
 #include "dataplane/admission.h"
 #include "dataplane/flows.h"
+#include "dataplane/log.h"
+#include "dataplane/seal.h"
 #include "dataplane/send.h"
 #include "dataplane/tag.h"
 
@@ -28,7 +30,7 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
 	w->templates = calloc(plane->table.nexthop_cnt, sizeof(*w->templates));
 	w->crypto = alloc_mb_mgr(0);
-	if (admission_init(w) || !w->ack_first || !w->templates || !w->crypto)
+	if (admission_init(w) || log_open(w) || !w->ack_first || !w->templates || !w->crypto)
 		return -ENOMEM;
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))
@@ -37,7 +39,7 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->flow_event_max = RTE_MAX(plane->pool->size / 4 / plane->worker_cnt, 1u);
 	randombytes_buf(w->epoch_key, sizeof(w->epoch_key));
 	tag_generation(w);
-	return w->roots.generation ? 0 : -EPROTO;
+	return w->roots.generation ? seal_worker_init(w) : -EPROTO;
 }
 
 void worker_destroy(struct worker *w)
@@ -46,6 +48,8 @@ void worker_destroy(struct worker *w)
 		return;
 	flows_fini(w);
 	admission_fini(w);
+	log_close(w);
+	seal_worker_fini(w);
 	send_fini(w);
 	sodium_memzero(w->epoch_key, sizeof(w->epoch_key));
 	sodium_memzero(&w->roots, sizeof(w->roots));

@@ -75,7 +75,12 @@ struct key_schedule {
 	uint64_t session; /* whose schedule it is; 0: none */
 };
 
+struct seal_key;
+struct seal_schedule;
 struct worker;
+struct log;
+struct replay;
+struct status;
 
 /* Shared by all workers; constant while they run, but for the two flags. */
 struct plane {
@@ -87,7 +92,10 @@ struct plane {
 	struct fan_worker_state *worker_states;
 	struct fan_group_state *group_states;
 	struct fan_session_state *session_states;
+	uint8_t *logs; /* of all workers, one behind the other; log.h */
 	struct key_schedule *key_schedules;
+	bool seal;		    /* deliveries are sealed */
+	struct seal_key *seal_keys; /* of groups' streams, by group; seal.h */
 	const struct kernels *kernels;
 	struct rte_mempool *pool;    /* what is received */
 	struct rte_mempool *tx_pool; /* what is sent; the same one where the port needs that */
@@ -202,6 +210,9 @@ struct worker {
 	uint64_t pinned_tsc; /* since when some fan-out has been under way; 0: none is */
 
 	struct admission admission;
+	struct log *log;
+	struct replay *replay; /* what is to be sent again */
+	struct status *status; /* whom to tell the tail of his stream, and when */
 
 	/* Transmission. */
 	unsigned tx_cnt, tx_ready, tx_run_cnt;
@@ -217,6 +228,7 @@ struct worker {
 	uint32_t in_flight[FAN_WORKERS_MAX]; /* events at each other worker; __atomic: main reads */
 	uint16_t in_flight_groups[GROUP_PLACES]; /* of them, by their group's hash */
 	MB_MGR *crypto;
+	struct seal_schedule *schedules; /* of streams; seal.h */
 	struct fan_key_roots roots; /* of the key generation in force, as of this burst */
 	uint8_t epoch_key[32];	    /* of the generator of stream epochs */
 	uint64_t epoch_counter;
@@ -266,7 +278,9 @@ void session_open_burst(struct worker *w);				      /* session.c */
 void lookup_burst(struct worker *w);					      /* lookup.c */
 void sequence_burst(struct worker *w);					      /* sequence.c */
 void header_burst(struct worker *w);					      /* fanout.c */
+void seal_burst(struct worker *w);					      /* seal.c */
 void tag_burst(struct worker *w);					      /* tag.c */
+void log_burst(struct worker *w);					      /* log.c */
 void fanout_burst(struct worker *w);					      /* fanout.c */
 void session_finish_burst(struct worker *w);				      /* session.c */
 void ack_burst(struct worker *w);					      /* ack.c */

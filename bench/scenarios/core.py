@@ -32,8 +32,8 @@ def cases(quick):
 
 
 def memory_mb(users, fanout):
-    """The worker's packets, its table and what it keeps of each group."""
-    return 128 + 64 + users * (fanout * 64 + 64 + 32 + 32) // (1 << 20)
+    """The worker's packets, its log, its table and what it keeps of each group."""
+    return 128 + 64 + 64 + users * (fanout * 64 + 64 + 32 + 32) // (1 << 20)
 
 
 def run(bench):

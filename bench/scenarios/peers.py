@@ -36,7 +36,7 @@ def run(bench):
 
 def memory_mb(case):
     """The worker's table and packets, two hashes, two testpmds."""
-    worker = 128 + 64 + case["users"] * (case["fanout"] * 64 + 64 + 32 + 32) // (1 << 20)
+    worker = 128 + 64 + 64 + case["users"] * (case["fanout"] * 64 + 64 + 32 + 32) // (1 << 20)
     sample = 160 + case["users"] * (160 + 16 * case["fanout"]) // (1 << 20)
     return worker + 2 * sample + 2 * 144
 

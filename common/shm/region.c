@@ -50,7 +50,7 @@ static int open_nameless(const char *path, char *why)
 
 	if (snprintf(dir, sizeof(dir), "%s", path) >= (int)sizeof(dir))
 		return fail(why, -ENAMETOOLONG, "%.60s...: path is too long", path);
-	fd = open(dirname(dir), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	fd = open(dirname(dir), O_TMPFILE | O_RDWR | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return fail(why, -errno,
 			    "%s: cannot make a file here: %s; region_dir must be an existing "
@@ -59,21 +59,26 @@ static int open_nameless(const char *path, char *why)
 	return fd;
 }
 
+/* Whole huge pages, where the file is made of such; returns whether it is. */
+static bool size_round(int fd, size_t *size)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0 || (unsigned long)fs.f_type != HUGETLBFS_MAGIC)
+		return false;
+	*size = (*size + (size_t)fs.f_bsize - 1) / (size_t)fs.f_bsize * (size_t)fs.f_bsize;
+	return true;
+}
+
 /*
  * Takes the memory now: a page that is not there later would be SIGBUS, in the middle of a change.
  * On hugetlbfs as on tmpfs, fallocate() gives real pages or an error.
  */
 static int allocate(int fd, const char *path, size_t *size, char *why)
 {
-	struct statfs fs;
-	bool huge;
+	bool huge = size_round(fd, size);
 	int rc;
 
-	if (fstatfs(fd, &fs) < 0)
-		return fail(why, -errno, "%s: %s", path, strerror(errno));
-	huge = (unsigned long)fs.f_type == HUGETLBFS_MAGIC;
-	if (huge)
-		*size = (*size + (size_t)fs.f_bsize - 1) / (size_t)fs.f_bsize * (size_t)fs.f_bsize;
 	do {
 		rc = posix_fallocate(fd, 0, (off_t)*size);
 	} while (rc == EINTR);
@@ -220,7 +225,7 @@ static int open_existing(struct fan_region *region, const char *path, uint64_t m
 	struct stat st;
 	int rc;
 
-	opened.fd = open(path, (writer ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	opened.fd = open(path, (writer ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
 	if (opened.fd < 0)
 		return fail(why, -errno, "%s: cannot open: %s", path, strerror(errno));
 	if (writer) {
@@ -267,6 +272,34 @@ int fan_region_open_reader(struct fan_region *region, const char *path, uint64_t
 			   uint32_t header_len, char why[256])
 {
 	return open_existing(region, path, magic, header_len, false, why);
+}
+
+int fan_region_resize(struct fan_region *region, const char *path, size_t size, char why[256])
+{
+	struct fan_region resized = *region;
+	struct fan_region_header *header = region->base;
+	size_t before = region->size;
+	int rc = 0;
+
+	size_round(region->fd, &size);
+	if (size > before) {
+		header->size = SIZE_MAX; /* until all of it is there */
+		rc = allocate(region->fd, path, &size, why);
+	} else if (ftruncate(region->fd, (off_t)size) < 0) {
+		return fail(why, -errno, "%s: cannot be made smaller: %s", path, strerror(errno));
+	}
+	resized.size = size;
+	if (rc == 0)
+		rc = map(&resized, path, why);
+	if (rc < 0) {
+		if (size < before || ftruncate(region->fd, (off_t)before) == 0)
+			header->size = before;
+		return rc;
+	}
+	header->size = size;
+	munmap(region->base, before);
+	*region = resized;
+	return 0;
 }
 
 void fan_region_set_ready(struct fan_region *region)

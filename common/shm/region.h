@@ -57,6 +57,12 @@ int fan_region_open_writer(struct fan_region *region, const char *path, uint64_t
 int fan_region_open_reader(struct fan_region *region, const char *path, uint64_t magic,
 			   uint32_t header_len, char why[256]);
 void fan_region_set_ready(struct fan_region *region);
+/*
+ * Another size for the writer's region, which may be mapped elsewhere afterwards: its end is added,
+ * or cut off. Whoever dies meanwhile leaves a region that counts as truncated. On an error it is as
+ * it was.
+ */
+int fan_region_resize(struct fan_region *region, const char *path, size_t size, char why[256]);
 /* Whether some process holds the writer's lock of the file at this reader's descriptor. */
 bool fan_region_writer_alive(const struct fan_region *region);
 /* Whether `path` still names the file that is mapped (a deleted and recreated one is another). */

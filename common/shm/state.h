@@ -67,7 +67,7 @@ enum fan_result_phase {
 	FAN_RESULT_PHASE_EMPTY = 0,
 	FAN_RESULT_PHASE_PENDING = 1, /* accepted; work is under way in that run */
 	FAN_RESULT_PHASE_DONE = 2,
-	FAN_RESULT_PHASE_LOGGED = 3, /* in the log at (epoch, sequence), so it will be delivered */
+	FAN_RESULT_PHASE_LOGGED = 3, /* in the log at (epoch, sequence); sent: ~fan_state.run */
 };
 struct fan_result_record {
 	uint64_t epoch; /* of the stream; while PENDING: fan_state.run that accepted it */

@@ -111,7 +111,7 @@ static void check_hugepages(struct doctor *doctor)
 		return;
 	}
 	find(doctor, "huge_pages", total > 0, "warning",
-	     "sysctl vm.nr_hugepages=128: without them the dataplane is slower",
+	     "sysctl vm.nr_hugepages=192: without them the dataplane is slower",
 	     "%ld huge pages, %ld of them free", total, unused);
 }
 

@@ -43,7 +43,7 @@ ENGINE6=${ENGINE6:-fd00:f1::1} RECEIVER6=${RECEIVER6:-fd00:f1::2}
 ENGINE_PORT=${ENGINE_PORT:-7400}
 PORT_FIRST=${PORT_FIRST:-20000} PORT_LAST=${PORT_LAST:-23999}
 METRICS_PORT=${METRICS_PORT:-9617}
-HUGE_PAGES=${HUGE_PAGES:-160}                # pages of 2 MiB that are needed; 0: run without
+HUGE_PAGES=${HUGE_PAGES:-192}                # pages of 2 MiB that are needed; 0: run without
 WORKERS=${WORKERS:-1}
 
 conf=$RUN_DIR/fanwire.conf

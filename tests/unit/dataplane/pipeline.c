@@ -63,6 +63,8 @@ static void config(struct fan_config *config, const char *dir, unsigned workers)
 	config->burst = 64;
 	config->idle_sleep_us = 50;
 	config->core_cnt = workers;
+	config->seal_schedules = 256;
+	config->log_mb = 1;
 }
 
 static bool never(void)

@@ -146,7 +146,7 @@ Test(session, tells_pending_from_interrupted_after_any_number_of_restarts)
 }
 
 /* Accepted, and the work not finished: what a kill leaves between the two. */
-Test(session, a_record_is_pending_in_the_run_that_accepted_it)
+Test(session, a_record_is_logged_in_the_run_that_accepted_it)
 {
 	const struct fan_result_record *record = &p.plane.session_states[1].results[1];
 	struct fan_session *session = &p.regions.sessions[1];
@@ -155,8 +155,8 @@ Test(session, a_record_is_pending_in_the_run_that_accepted_it)
 	session->state_epoch = p.plane.state->header.creation_epoch;
 	rte_eth_add_tx_callback(p.plane.port_id, 0, on_transmit, NULL);
 	publish(&p, &(struct publish_spec){.slot = 1, .sequence = 1});
-	cr_expect_eq(pending.phase, FAN_RESULT_PHASE_PENDING);
-	cr_expect_eq(pending.epoch, 2);
+	cr_expect_eq(pending.phase, FAN_RESULT_PHASE_LOGGED, "logged before a copy leaves");
+	cr_expect_eq(pending.sent, ~2u);
 	cr_expect_eq(record->phase, FAN_RESULT_PHASE_DONE);
 	cr_expect_eq(record->epoch, p.plane.group_states[0].epoch);
 	take_all(&p);
