@@ -370,7 +370,7 @@ static int check_schema(struct store *store, const struct store_owner *owner, co
 
 /*
  * Each table but one: a look at each of millions of vouched rows would be most of a restart. They
- * are read and judged one by one when they are loaded, and by store_check_vouched() beside serving.
+ * are read and judged one by one when they are loaded.
  */
 static const char *const checks[] = {
 	"PRAGMA quick_check(users)",	     "PRAGMA quick_check(publishers)",
