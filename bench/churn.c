@@ -67,6 +67,7 @@ static void burst_run(struct bench *b, struct worker *w, struct rte_mbuf **mbufs
 	lookup = rte_rdtsc_precise() - before;
 	sequence_burst(w);
 	header_burst(w);
+	seal_burst(w);
 	tag_burst(w);
 	fanout_burst(w);
 	session_finish_burst(w);

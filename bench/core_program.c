@@ -15,6 +15,9 @@
 #define LIST_MAX 16
 #define RUNS_MAX 64
 
+#define WARM_RUN_MS   250
+#define WARM_RUNS_MAX 200
+
 static const char help[] =
 	"usage: fanwire-bench-core [OPTION]...\n"
 	"Copies a second and cycles a copy of one dataplane worker on DPDK's null port. Waits for\n"
@@ -27,6 +30,8 @@ static const char help[] =
 	"  --payload N      bytes of an event, 0..1132 (128); with --once a list\n"
 	"  --burst N        packets at once, 8..256 (64)\n"
 	"  --sessions N     publisher sessions, 1..200 (4)\n"
+	"  --seal           each figure also with deliveries sealed, on the same table in turn;\n"
+	"                   its name then begins with sealed_\n"
 	"  --core N         CPU of the worker (the last one)\n"
 	"  --dir DIR        where tables lie (huge pages of its own if free, else /dev/shm)\n"
 	"  --once           a table for people\n"
@@ -92,19 +97,13 @@ static void modes_take(struct program *p, const char *text)
 }
 
 static const struct option option_table[] = {
-	{"mode", required_argument, NULL, 'M'},
-	{"users", required_argument, NULL, 'u'},
-	{"fanout", required_argument, NULL, 'f'},
-	{"payload", required_argument, NULL, 'p'},
-	{"burst", required_argument, NULL, 'b'},
-	{"sessions", required_argument, NULL, 's'},
-	{"core", required_argument, NULL, 'c'},
-	{"dir", required_argument, NULL, 'd'},
-	{"once", no_argument, NULL, '1'},
-	{"runs", required_argument, NULL, 'r'},
-	{"run-ms", required_argument, NULL, 't'},
-	{"help", no_argument, NULL, 'h'},
-	{NULL, 0, NULL, 0},
+	{"mode", required_argument, NULL, 'M'},	  {"users", required_argument, NULL, 'u'},
+	{"fanout", required_argument, NULL, 'f'}, {"payload", required_argument, NULL, 'p'},
+	{"burst", required_argument, NULL, 'b'},  {"sessions", required_argument, NULL, 's'},
+	{"seal", no_argument, NULL, 'S'},	  {"core", required_argument, NULL, 'c'},
+	{"dir", required_argument, NULL, 'd'},	  {"once", no_argument, NULL, '1'},
+	{"runs", required_argument, NULL, 'r'},	  {"run-ms", required_argument, NULL, 't'},
+	{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
 };
 
 static void option_take(struct program *p, int option, const char *name)
@@ -127,6 +126,9 @@ static void option_take(struct program *p, int option, const char *name)
 		break;
 	case 's':
 		p->options.sessions = number_take(name, optarg, 1, 200);
+		break;
+	case 'S':
+		p->options.seal = true;
 		break;
 	case 'c':
 		p->options.core = number_take(name, optarg, 0, CPU_SETSIZE - 1);
@@ -182,6 +184,21 @@ static void options_parse(struct program *p, int argc, char **argv)
 	p->options.payload_len = p->payloads[0];
 }
 
+/* Nearly all streams have their key, as when they have been in use for a while. */
+static int keys_warm(struct program *p, char why[256])
+{
+	struct core_run run = {.events = 1, .keys_derived = 1};
+	int err = 0;
+
+	p->rig.plane.seal = p->options.seal;
+	for (unsigned i = 0; p->options.seal && i < WARM_RUNS_MAX && !err; i++) {
+		if (run.keys_derived * 100 < run.events)
+			break;
+		err = core_run(&p->rig, CORE_WHOLE, WARM_RUN_MS, &run, why);
+	}
+	return err;
+}
+
 /* ---- driven by lines ---- */
 
 static void figure(json_t *told, const char *prefix, const char *name, double value)
@@ -212,24 +229,43 @@ static void run_tell(json_t *told, const char *prefix, const struct core_run *ru
 	}
 }
 
+/* A mode's figures, with deliveries sealed or not. */
+static int mode_tell(struct program *p, enum core_mode mode, bool sealed, unsigned ms, json_t *told,
+		     char why[256])
+{
+	bool several = p->modes & (p->modes - 1);
+	char prefix[64] = "";
+	struct core_run run;
+
+	p->rig.plane.seal = sealed;
+	if (core_run(&p->rig, mode, ms, &run, why))
+		return -EPROTO;
+	snprintf(prefix, sizeof(prefix), "%s%s%s", sealed ? "sealed_" : "",
+		 several ? core_mode_names[mode] : "", several ? "_" : "");
+	run_tell(told, prefix, &run);
+	if (sealed)
+		figure(told, prefix, "keys_derived_per_event",
+		       (double)run.keys_derived / (double)run.events);
+	return 0;
+}
+
 static int on_run(void *context, unsigned ms, json_t *told, char *why, size_t why_size)
 {
 	struct program *p = context;
-	bool several = p->modes & (p->modes - 1);
 
 	for (enum core_mode mode = 0; mode < CORE_MODE_CNT; mode++) {
-		char prefix[32] = "", text[256];
-		struct core_run run;
+		char text[256];
+		int err;
 
 		if (!(p->modes & 1u << mode))
 			continue;
-		if (core_run(&p->rig, mode, ms, &run, text)) {
+		err = mode_tell(p, mode, false, ms, told, text);
+		if (!err && p->options.seal)
+			err = mode_tell(p, mode, true, ms, told, text);
+		if (err) {
 			snprintf(why, why_size, "%s", text);
-			return -EPROTO;
+			return err;
 		}
-		if (several)
-			snprintf(prefix, sizeof(prefix), "%s_", core_mode_names[mode]);
-		run_tell(told, prefix, &run);
 	}
 	return 0;
 }
@@ -250,6 +286,8 @@ static int serve(struct program *p, char why[256])
 	int err = rig_open(&p->rig, why);
 	int status;
 
+	if (!err)
+		err = keys_warm(p, why);
 	if (err)
 		return step_fail("%s", why);
 	status = step_serve(settings_tell(p), rig_versions(), on_run, p);
@@ -282,21 +320,23 @@ static void stages_print(const struct core_run *run)
 		       (double)run->stages[i] / (double)run->copies);
 }
 
-static int case_print(struct program *p, enum core_mode mode, char why[256])
+static int case_print(struct program *p, enum core_mode mode, bool sealed, char why[256])
 {
 	struct core_run runs[RUNS_MAX], *median = &runs[p->runs / 2];
-	int err = core_run(&p->rig, mode, RTE_MAX(p->run_ms / 4, 10u), &runs[0], why);
+	int err;
 
+	p->rig.plane.seal = sealed;
+	err = core_run(&p->rig, mode, RTE_MAX(p->run_ms / 4, 10u), &runs[0], why);
 	for (unsigned i = 0; i < p->runs && !err; i++)
 		err = core_run(&p->rig, mode, p->run_ms, &runs[i], why);
 	if (err)
 		return err;
 	qsort(runs, p->runs, sizeof(runs[0]), compare);
-	printf("%9u %8u %8u  %-8s %12.2f %12.1f %13.1f   %.2f..%.2f\n", p->rig.options.users,
+	printf("%9u %8u %8u  %-8s %12.2f %12.1f %13.1f   %.2f..%.2f%s\n", p->rig.options.users,
 	       p->rig.options.fanout, p->rig.options.payload_len, core_mode_names[mode],
 	       rate(median) / 1e6, (double)median->cycles / (double)median->copies,
 	       (double)median->cycles / (double)median->events, rate(&runs[0]) / 1e6,
-	       rate(&runs[p->runs - 1]) / 1e6);
+	       rate(&runs[p->runs - 1]) / 1e6, sealed ? "  sealed" : "");
 	if (mode == CORE_STAGES)
 		stages_print(median);
 	fflush(stdout);
@@ -308,9 +348,12 @@ static int table_print(struct program *p, char why[256])
 {
 	int err = rig_open(&p->rig, why);
 
+	if (!err)
+		err = keys_warm(p, why);
 	for (enum core_mode mode = 0; mode < CORE_MODE_CNT && !err; mode++)
-		if (p->modes & 1u << mode)
-			err = case_print(p, mode, why);
+		for (int sealed = 0; sealed <= p->options.seal && !err; sealed++)
+			if (p->modes & 1u << mode)
+				err = case_print(p, mode, sealed, why);
 	rig_close(&p->rig);
 	return err;
 }

@@ -15,7 +15,7 @@ _Static_assert(FANOUT_CHUNK <= STAGE_MAX, "a chunk's events fit a stage");
 
 const char *const core_mode_names[CORE_MODE_CNT] = {"whole", "fanout", "stages"};
 const char *const core_stage_names[STAGE_CNT] = {
-	"parse", "clock", "open",   "lookup", "sequence",    "header",
+	"parse", "clock", "open",   "lookup", "sequence",    "header",	    "seal",
 	"tag",	 "log",	  "fanout", "finish", "acknowledge", "housekeeping"};
 
 /* A run under way, on the worker's lcore. */
@@ -202,6 +202,7 @@ int core_run(struct rig *rig, enum core_mode mode, unsigned ms, struct core_run 
 {
 	uint64_t copies = rig_counter(rig, FAN_COUNTER_copies_sent);
 	uint64_t acks = rig_counter(rig, FAN_COUNTER_acks_sent);
+	uint64_t keys = rig_counter(rig, FAN_COUNTER_seal_keys_derived);
 	uint64_t port = port_sent(rig);
 	struct task task = {
 		.rig = rig, .mode = mode, .cycles = rte_get_tsc_hz() / 1000 * ms, .run = run};
@@ -209,6 +210,7 @@ int core_run(struct rig *rig, enum core_mode mode, unsigned ms, struct core_run 
 	*run = (struct core_run){0};
 	rig_call(task_work, &task);
 	run->copies = rig_counter(rig, FAN_COUNTER_copies_sent) - copies;
+	run->keys_derived = rig_counter(rig, FAN_COUNTER_seal_keys_derived) - keys;
 	run->acks = rig_counter(rig, FAN_COUNTER_acks_sent) - acks;
 	port = port_sent(rig) - port;
 	if (task.err) {

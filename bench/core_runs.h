@@ -37,6 +37,7 @@ extern const char *const core_stage_names[STAGE_CNT];
 /* What the timed part did. */
 struct core_run {
 	uint64_t cycles, events, copies, acks;
+	uint64_t keys_derived;	    /* of streams, since they were not kept */
 	uint64_t stages[STAGE_CNT]; /* cycles; mode stages only */
 };
 

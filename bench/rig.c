@@ -23,11 +23,11 @@
 #include "dataplane/port.h"
 #include "dataplane/regions.h"
 
-#define POOL_CNT  16383
-#define MEMORY_MB 128
-#define LOG_MB	  64
+#define POOL_CNT       16383
+#define MEMORY_MB      128
+#define LOG_MB	       64
 #define SEAL_SCHEDULES 16384 /* the default */
-#define PORT	  "net_null0,no-rx=1"
+#define PORT	       "net_null0,no-rx=1"
 
 /* ---- where the regions lie ---- */
 

@@ -18,6 +18,7 @@ struct rig_options {
 	unsigned payload_len, burst;
 	unsigned core;	    /* CPU of the worker */
 	unsigned memory_mb; /* of DPDK's; 0: what a worker takes */
+	bool seal;	    /* deliveries */
 	const char *dir;    /* for the regions; NULL: huge pages of our own, else /dev/shm */
 };
 

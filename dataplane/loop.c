@@ -24,7 +24,8 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 	lookup_burst(w);	 /* events: their groups */
 	sequence_burst(w);	 /* their places in the groups' streams */
 	header_burst(w);	 /* what each of their subscribers is sent */
-	tag_burst(w);		 /* and its filter tag */
+	seal_burst(w);		 /* under the keys of their users */
+	tag_burst(w);		 /* and with their filter tags */
 	log_burst(w);		 /* which makes them events: from here they are delivered */
 	fanout_burst(w);	 /* a copy to each endpoint, and the port takes them */
 	session_finish_burst(w); /* results are kept */

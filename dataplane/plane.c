@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "dataplane/handover.h"
-#include "dataplane/seal.h"
 #include "dataplane/log.h"
+#include "dataplane/seal.h"
 
 #define DRAIN_STEP_US	1000
 #define DRAIN_STEPS_MAX 2000
