@@ -98,6 +98,24 @@ FAN_API int fan_publish_once(const char *client_socket, const struct fan_credent
 
 struct fan_subscription;
 
+/*
+ * What to do about events that were missed: the network dropped them, or this process was too slow
+ * for its socket. Whatever cannot be had is told (FAN_EVENT_LOST), before anything that follows it.
+ */
+enum fan_policy {
+	FAN_CATCH_UP = 0,   /* ask for them again, and hold back what follows until they are here */
+	FAN_LATEST = 1,	    /* do without them: never behind by more than the socket holds */
+	FAN_DISCONNECT = 2, /* leave: LOST, what was there already, then ENDED with "slow" */
+};
+
+/* A place in a channel's stream: that of the last event that the application has dealt with. */
+struct fan_cursor {
+	const char *thread; /* name of a thread that is joined; NULL: by `channel` */
+	uint64_t channel;   /* as in an event; 0: the channel that reaches all connections */
+	uint64_t epoch;
+	uint64_t sequence;
+};
+
 struct fan_subscribe_options {
 	const char *token;	    /* signed token that names the user */
 	const char *const *threads; /* names of threads to join, or NULL */
@@ -106,11 +124,24 @@ struct fan_subscribe_options {
 	uint64_t connection; /* wanted id (62 bits), or 0 to be given one */
 	int family;	     /* 4, 6 or 0 for the host's first */
 	int timeout_ms;	     /* until the registration is active; 0: 5,000 */
+	int policy;	     /* enum fan_policy */
+	/*
+	 * Where to go on, at most one a channel; without one a channel begins with what is
+	 * published from now on. What came since comes first, in order, marked as recovered, as far
+	 * as the engine still has it; the rest is told as lost. Of another epoch, all of the
+	 * cursor's is lost, and the present epoch comes from its beginning.
+	 */
+	const struct fan_cursor *cursors;
+	size_t cursor_cnt;
 };
 
 enum fan_event_type {
-	FAN_EVENT_DATA = 1,  /* an event */
-	FAN_EVENT_LOST = 2,  /* sequences lost_first..lost_last of (channel, epoch) cannot be had */
+	FAN_EVENT_DATA = 1, /* an event */
+	/*
+	 * Sequences lost_first..lost_last of (channel, epoch) cannot be had. UINT64_MAX as the
+	 * last: the epoch has ended, and nobody can say how far it went.
+	 */
+	FAN_EVENT_LOST = 2,
 	FAN_EVENT_ENDED = 3, /* the registration has ended; `payload` says why (text) */
 };
 
@@ -126,20 +157,32 @@ struct fan_event {
 	uint64_t publisher;  /* session id */
 	const void *payload; /* valid until the next fan_receive() on this subscription */
 	size_t payload_len;
+	int recovered; /* not 0: it, or a fragment of it, was sent again from the engine's log */
+};
+
+/* What came of the datagrams of a subscription; a fragmented event has several. */
+struct fan_subscription_counts {
+	uint64_t opened;     /* sealed deliveries that opened */
+	uint64_t failed;     /* that did not: altered on their way, unsealed, or of unknown keys */
+	uint64_t duplicates; /* that were there already */
+	uint64_t requests;   /* ranges asked for again */
+	uint64_t repaired;   /* datagrams that came by it */
+	uint64_t lost;	     /* sequences told as lost; an epoch's unknown end counts as one */
 };
 
 /*
- * Registers and waits until the registration is active. -EACCES the token was refused (fan_error()
- * says why), -EEXIST the id is another user's, -EDQUOT a limit, -EAGAIN no port or no room,
- * -ETIMEDOUT the challenge never came.
+ * Registers and waits until the registration is active. -EINVAL options that make no sense, -EACCES
+ * the token was refused (fan_error() says why), -EEXIST the id is another user's, -EDQUOT a limit,
+ * -EAGAIN no port or no room, -ETIMEDOUT the challenge never came.
  */
 FAN_API int fan_subscribe(struct fan_subscription **subscription, const char *client_socket,
 			  const struct fan_subscribe_options *options);
 
 /*
- * The next event: 1 and *event, 0 when none came within timeout_ms (0: do not wait; -1: for ever),
- * or -errno. It also renews the lease and, after a restart of fanwired, re-attaches: call it
- * whenever fan_subscription_fd() is readable. After FAN_EVENT_ENDED it returns -ENOTCONN.
+ * The next event, in the order of its channel and each once: 1 and *event, 0 when none came within
+ * timeout_ms (0: do not wait; -1: for ever), or -errno. It also renews the lease and, after a
+ * restart of fanwired, re-attaches: call it whenever fan_subscription_fd() is readable. After
+ * FAN_EVENT_ENDED it returns -ENOTCONN.
  */
 FAN_API int fan_receive(struct fan_subscription *subscription, struct fan_event *event,
 			int timeout_ms);
@@ -152,6 +195,8 @@ FAN_API uint64_t fan_subscription_id(const struct fan_subscription *subscription
 /* 1, or 0 while fanwired is away and the subscription waits to attach again: events still come. */
 FAN_API int fan_subscription_attached(const struct fan_subscription *subscription);
 FAN_API const char *fan_subscription_user(const struct fan_subscription *subscription);
+FAN_API void fan_subscription_counts(const struct fan_subscription *subscription,
+				     struct fan_subscription_counts *counts);
 /* A fresh token for the same user, used at the next renewal; the library copies it. */
 FAN_API int fan_subscription_set_token(struct fan_subscription *subscription, const char *token);
 FAN_API void fan_subscription_close(struct fan_subscription *subscription);

@@ -90,15 +90,15 @@ static struct assembly *find(struct reassembly *r, const struct fan_delivery *d)
 	return NULL;
 }
 
-/* A free one, or the oldest, which is given up for it. */
-static struct assembly *make(struct reassembly *r, const struct fan_delivery *d, uint64_t now_ns)
+/* A free one, or the one that waited for the longest, which is given up for it. */
+static struct assembly *make(struct reassembly *r, const struct fan_delivery *d)
 {
 	struct assembly *a = &r->assemblies[0];
 
 	for (unsigned i = 0; i < REASSEMBLY_CNT && a->used; i++) {
 		struct assembly *other = &r->assemblies[i];
 
-		if (!other->used || other->started_ns < a->started_ns)
+		if (!other->used || other->touched_ns < a->touched_ns)
 			a = other;
 	}
 	if (a->used)
@@ -108,7 +108,6 @@ static struct assembly *make(struct reassembly *r, const struct fan_delivery *d,
 	a->channel = d->channel;
 	a->epoch = d->epoch;
 	a->session = d->session;
-	a->started_ns = now_ns;
 	return a;
 }
 
@@ -145,24 +144,25 @@ static int take(struct assembly *a, const struct fan_delivery *d, const uint8_t 
 	return 0;
 }
 
-static int finish(struct reassembly *r, struct assembly *a, const uint8_t **event, size_t *len)
+static int finish(struct reassembly *r, struct assembly *a, struct reassembled *event)
 {
 	if (a->broken) {
 		give_up(r, a);
 		return 0;
 	}
 	free(r->complete);
-	*event = r->complete = a->bytes;
-	*len = a->len;
+	r->complete = a->bytes;
+	*event = (struct reassembled){a->bytes, a->len, a->recovered};
 	a->bytes = NULL;
 	release(r, a);
 	return 1;
 }
 
 int reassembly_add(struct reassembly *r, const struct fan_delivery *d, const uint8_t *payload,
-		   bool joined, uint64_t now_ns, const uint8_t **event, size_t *event_len)
+		   bool followed, uint64_t now_ns, struct reassembled *event)
 {
 	struct assembly *a = find(r, d);
+	bool recovered = d->flags & FAN_FLAG_REPLAY;
 	int status;
 
 	if (a && (d->publisher_sequence != a->next || (d->flags & FAN_FLAG_BEGIN))) {
@@ -170,21 +170,22 @@ int reassembly_add(struct reassembly *r, const struct fan_delivery *d, const uin
 		a = NULL;
 	}
 	if ((d->flags & FAN_FLAG_BEGIN) && (d->flags & FAN_FLAG_END)) {
-		*event = payload;
-		*event_len = d->payload_len;
+		*event = (struct reassembled){payload, d->payload_len, recovered};
 		return 1;
 	}
 	if (!a) {
-		a = make(r, d, now_ns);
+		a = make(r, d);
 		a->broken = !(d->flags & FAN_FLAG_BEGIN);
-		a->silent = a->broken && !joined;
+		a->silent = a->broken && !followed;
 	}
+	a->touched_ns = now_ns;
+	a->recovered |= recovered;
 	status = take(a, d, payload);
 	if (status < 0) {
 		give_up(r, a);
 		return status;
 	}
-	return d->flags & FAN_FLAG_END ? finish(r, a, event, event_len) : 0;
+	return d->flags & FAN_FLAG_END ? finish(r, a, event) : 0;
 }
 
 void reassembly_expire(struct reassembly *r, uint64_t now_ns)
@@ -192,7 +193,7 @@ void reassembly_expire(struct reassembly *r, uint64_t now_ns)
 	for (unsigned i = 0; r->used_cnt && i < REASSEMBLY_CNT; i++) {
 		struct assembly *a = &r->assemblies[i];
 
-		if (a->used && now_ns >= a->started_ns + REASSEMBLY_EXPIRY_NS)
+		if (a->used && now_ns >= a->touched_ns + REASSEMBLY_EXPIRY_NS)
 			give_up(r, a);
 	}
 }
@@ -207,6 +208,14 @@ void reassembly_drop_stream(struct reassembly *r, uint64_t channel, uint64_t epo
 	}
 }
 
+void reassembly_drop_all(struct reassembly *r)
+{
+	for (unsigned i = 0; r->used_cnt && i < REASSEMBLY_CNT; i++) {
+		if (r->assemblies[i].used)
+			give_up(r, &r->assemblies[i]);
+	}
+}
+
 uint64_t reassembly_deadline(const struct reassembly *r)
 {
 	uint64_t deadline_ns = UINT64_MAX;
@@ -214,8 +223,8 @@ uint64_t reassembly_deadline(const struct reassembly *r)
 	for (unsigned i = 0; r->used_cnt && i < REASSEMBLY_CNT; i++) {
 		const struct assembly *a = &r->assemblies[i];
 
-		if (a->used && a->started_ns + REASSEMBLY_EXPIRY_NS < deadline_ns)
-			deadline_ns = a->started_ns + REASSEMBLY_EXPIRY_NS;
+		if (a->used && a->touched_ns + REASSEMBLY_EXPIRY_NS < deadline_ns)
+			deadline_ns = a->touched_ns + REASSEMBLY_EXPIRY_NS;
 	}
 	return deadline_ns;
 }

@@ -12,8 +12,12 @@
 
 #include "common/wire/wire.h"
 
-#define REASSEMBLY_CNT	     32
-#define REASSEMBLY_EXPIRY_NS UINT64_C(5000000000)
+#define REASSEMBLY_CNT 32
+/*
+ * Of nothing new from the publisher. Long, for he may be waiting for a dataplane that starts again,
+ * and an event that he goes on with afterwards must not have been given up.
+ */
+#define REASSEMBLY_EXPIRY_NS UINT64_C(30000000000)
 
 struct reassembly_range {
 	uint64_t channel, epoch, first, last;
@@ -27,11 +31,12 @@ struct reassembly_lost {
 
 struct assembly {
 	bool used;
-	bool broken; /* cannot be completed; its further fragments are counted as lost */
-	bool silent; /* began before we joined: not ours to miss */
+	bool broken;	/* cannot be completed; its further fragments are counted as lost */
+	bool silent;	/* began before we joined: not ours to miss */
+	bool recovered; /* some of it came by replay */
 	uint64_t channel, epoch, session;
-	uint64_t next; /* publisher sequence of the next fragment */
-	uint64_t started_ns;
+	uint64_t next;	     /* publisher sequence of the next fragment */
+	uint64_t touched_ns; /* the latest fragment came */
 	uint8_t *bytes;
 	size_t len, room;
 	struct reassembly_range *runs; /* sequences taken in */
@@ -47,20 +52,27 @@ struct reassembly {
 
 void reassembly_fini(struct reassembly *reassembly);
 
+struct reassembled {
+	const uint8_t *bytes; /* valid until the next call; a whole event's is `payload` itself */
+	size_t len;
+	bool recovered;
+};
+
 /*
  * Takes in any delivery, whole events too: they tell that an earlier one of the session is
- * abandoned. `joined`: the group was followed before this delivery, so a missing begin is a loss.
- * 1: *event, *event_len is complete (valid until the next call; a whole event's is `payload`
- * itself); 0: not yet, or lost; -ENOMEM.
+ * abandoned. A stream's come in order, each once. `followed`: what came before it is not from
+ * before our time, so a missing begin is a loss. 1: *event is complete; 0: not yet, or lost;
+ * -ENOMEM.
  */
 int reassembly_add(struct reassembly *reassembly, const struct fan_delivery *delivery,
-		   const uint8_t *payload, bool joined, uint64_t now_ns, const uint8_t **event,
-		   size_t *event_len);
+		   const uint8_t *payload, bool followed, uint64_t now_ns,
+		   struct reassembled *event);
 
-/* Gives up what began REASSEMBLY_EXPIRY_NS ago; everything of a stream; and when that is due next.
- */
+/* Gives up what has waited for REASSEMBLY_EXPIRY_NS; everything of a stream; everything; and when
+ * the first is due next. */
 void reassembly_expire(struct reassembly *reassembly, uint64_t now_ns);
 void reassembly_drop_stream(struct reassembly *reassembly, uint64_t channel, uint64_t epoch);
+void reassembly_drop_all(struct reassembly *reassembly);
 uint64_t reassembly_deadline(const struct reassembly *reassembly);
 
 /* Appends to the lost ranges; joins the last one where they touch. Drops it when out of memory. */

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/error.h"
 #include "client/subscription.h"
 
-#define TAIL_GRACE_NS (50 * CLOCK_MS_NS) /* a status may overtake its event by a little */
+#define BACKLOG_NS (100 * CLOCK_MS_NS) /* until one asks though the socket may hold the answer */
+
+/* ---- what is at hand ------------------------------------------------------------------------- */
 
 /* True where a datagram is at hand; fills the batch when it is used up. */
 static bool batch_fill(struct fan_subscription *s)
@@ -14,10 +18,11 @@ static bool batch_fill(struct fan_subscription *s)
 	if (!s->transport->fill(s))
 		return false;
 	s->batch.filled_ns = s->transport->now(s);
+	s->batch.looked = false;
 	return true;
 }
 
-static const uint8_t *batch_head(const struct fan_subscription *s, size_t *len)
+static uint8_t *batch_head(const struct fan_subscription *s, size_t *len)
 {
 	*len = s->batch.lens[s->batch.next];
 	return s->batch.packets[s->batch.next];
@@ -58,88 +63,31 @@ void receive_challenges(struct fan_subscription *s)
 	}
 }
 
-static struct stream *find_stream(struct fan_subscription *s, uint64_t channel)
+/* ---- one datagram ---------------------------------------------------------------------------- */
+
+/* Looks for what follows in streams from..to - 1 before anything else is taken. */
+static void settle(struct fan_subscription *s, size_t from, size_t to)
 {
-	for (size_t i = 0; i < s->stream_cnt; i++) {
-		if (s->streams[i].channel == channel)
-			return &s->streams[i];
-	}
-	return NULL;
+	s->settle_at = from;
+	s->settle_end = to;
 }
 
-/* Whether an epoch is one that this stream has left: what comes from it came too late. */
-static bool is_old(const struct stream *stream, uint64_t epoch)
+static void settle_one(struct fan_subscription *s, const struct stream *stream)
 {
-	unsigned kept = stream->old_cnt < STREAM_HISTORY ? stream->old_cnt : STREAM_HISTORY;
+	size_t idx = (size_t)(stream - s->streams);
 
-	for (unsigned i = 0; i < kept; i++) {
-		if (stream->old_epochs[i] == epoch)
-			return true;
-	}
-	return false;
+	if (stream_behind(stream))
+		settle(s, idx, idx + 1);
 }
 
-static void enter_epoch(struct fan_subscription *s, struct stream *stream, uint64_t epoch,
-			uint64_t cursor)
+/* The next datagram of a stream, in order: 1 where it completes *event, 0 or -ENOMEM. */
+static int give(struct fan_subscription *s, const struct stream *stream, bool followed,
+		const struct fan_delivery *d, const uint8_t *payload, struct fan_event *event)
 {
-	if (stream->joined) {
-		reassembly_drop_stream(&s->reassembly, stream->channel, stream->epoch);
-		stream->old_epochs[stream->old_cnt++ % STREAM_HISTORY] = stream->epoch;
-	}
-	stream->joined = true;
-	stream->epoch = epoch;
-	stream->cursor = cursor;
-	stream->tail = 0;
-	stream->tail_due_ns = CLOCK_NEVER;
-}
+	struct reassembled whole;
+	int status =
+		reassembly_add(&s->reassembly, d, payload, followed, s->batch.filled_ns, &whole);
 
-static void lose_up_to(struct fan_subscription *s, struct stream *stream, uint64_t last)
-{
-	struct reassembly_range range = {stream->channel, stream->epoch, stream->cursor + 1, last};
-
-	if (range.first > range.last)
-		return;
-	reassembly_lose(&s->reassembly.lost, &range);
-	stream->cursor = last;
-}
-
-static void take_status(struct fan_subscription *s, struct stream *stream,
-			const struct fan_delivery *d)
-{
-	if (!stream->joined) { /* what went before is not ours to miss */
-		enter_epoch(s, stream, d->epoch, d->sequence);
-		return;
-	}
-	if (d->epoch != stream->epoch)
-		enter_epoch(s, stream, d->epoch, 0);
-	if (d->sequence <= stream->cursor || d->sequence <= stream->tail)
-		return;
-	stream->tail = d->sequence;
-	if (stream->tail_due_ns == CLOCK_NEVER)
-		stream->tail_due_ns = clock_now_ns() + TAIL_GRACE_NS;
-}
-
-static int take_delivery(struct fan_subscription *s, struct stream *stream,
-			 const struct fan_delivery *d, struct fan_event *event)
-{
-	bool joined = stream->joined;
-	const uint8_t *bytes;
-	size_t len;
-	int status;
-
-	if (!joined) {
-		enter_epoch(s, stream, d->epoch, d->sequence - 1);
-	} else if (d->epoch != stream->epoch) {
-		enter_epoch(s, stream, d->epoch, 0);
-	}
-	if (d->sequence <= stream->cursor)
-		return 0; /* a duplicate */
-	lose_up_to(s, stream, d->sequence - 1);
-	stream->cursor = d->sequence;
-	if (stream->tail <= stream->cursor)
-		stream->tail_due_ns = CLOCK_NEVER;
-	status = reassembly_add(&s->reassembly, d, batch_head(s, &len) + FAN_DELIVERY_LEN, joined,
-				s->batch.filled_ns, &bytes, &len);
 	if (status <= 0)
 		return status;
 	*event = (struct fan_event){.type = FAN_EVENT_DATA,
@@ -150,9 +98,67 @@ static int take_delivery(struct fan_subscription *s, struct stream *stream,
 				    .time_ns = d->time_ns,
 				    .kind = d->kind,
 				    .publisher = d->session,
-				    .payload = bytes,
-				    .payload_len = len};
+				    .payload = whole.bytes,
+				    .payload_len = whole.len,
+				    .recovered = whole.recovered};
 	return 1;
+}
+
+/* What does not open has not come. */
+static bool open_seal(struct fan_subscription *s, const struct fan_delivery *d)
+{
+	size_t len;
+	uint8_t *packet = batch_head(s, &len);
+
+	/* keys rotate: those of a new generation are sent before it is used, by another way */
+	if (!unseal_knows(&s->unseal, d->key_generation) && !s->batch.looked) {
+		s->batch.looked = true;
+		subscription_listen(s, s->batch.filled_ns);
+	}
+	if (unseal_open(&s->unseal, d, packet) == 0) {
+		s->counts.opened++;
+		return true;
+	}
+	s->counts.failed++;
+	return false;
+}
+
+static int take_delivery(struct fan_subscription *s, struct stream *stream,
+			 const struct fan_delivery *d, struct fan_event *event)
+{
+	enum stream_verdict verdict = stream_judge(stream, d->epoch, d->sequence);
+	bool followed = stream->followed;
+	const uint8_t *payload;
+	enum stream_taken taken;
+	size_t len;
+
+	s->counts.duplicates += verdict == STREAM_DUPLICATE;
+	if (verdict != STREAM_NEW)
+		return 0;
+	if (s->seal && !open_seal(s, d)) {
+		if (d->flags & FAN_FLAG_REPLAY)
+			stream_spoilt(stream, d->epoch, d->sequence);
+		settle_one(s, stream);
+		return 0;
+	}
+	payload = batch_head(s, &len) + FAN_DELIVERY_LEN;
+	taken = stream_take(stream, d, payload, s->batch.filled_ns, &s->reassembly);
+	if (taken == STREAM_FULL)
+		return 0;
+	s->counts.repaired += (d->flags & FAN_FLAG_REPLAY) != 0;
+	if (taken == STREAM_HELD)
+		return 0;
+	settle_one(s, stream);
+	return give(s, stream, followed, d, payload, event);
+}
+
+static struct stream *find_stream(struct fan_subscription *s, uint64_t channel)
+{
+	for (size_t i = 0; i < s->stream_cnt; i++) {
+		if (s->streams[i].channel == channel)
+			return &s->streams[i];
+	}
+	return NULL;
 }
 
 /* 1: *event; 0: nothing to tell; the datagram at the head is used up either way. */
@@ -168,13 +174,55 @@ static int take_head(struct fan_subscription *s, struct fan_event *event)
 		return 0;
 	}
 	stream = find_stream(s, d.channel);
-	if (!stream || d.sequence == 0 || d.epoch == 0 || is_old(stream, d.epoch))
+	if (!stream)
 		return 0;
-	if (d.type == FAN_TYPE_STATUS) {
-		take_status(s, stream, &d);
+	switch (d.type) {
+	case FAN_TYPE_DELIVERY:
+		return take_delivery(s, stream, &d, event);
+	case FAN_TYPE_STATUS:
+		stream_tail(stream, d.epoch, d.sequence, s->batch.filled_ns, &s->reassembly);
+		return 0;
+	case FAN_TYPE_LOST:
+		stream_gone(stream, d.epoch, d.sequence, d.publisher_sequence, s->batch.filled_ns,
+			    &s->reassembly);
+		settle_one(s, stream);
 		return 0;
 	}
-	return take_delivery(s, stream, &d, event);
+	return 0;
+}
+
+/* ---- what follows ---------------------------------------------------------------------------- */
+
+/* Of what is held back, and of what is known to be gone: as take_head(). */
+static int take_settled(struct fan_subscription *s, struct fan_event *event)
+{
+	struct stream *stream = &s->streams[s->settle_at];
+	struct reassembly_range lost;
+	struct stream_range range;
+	bool followed = stream->followed;
+
+	switch (stream_next(stream, &range, &s->given)) {
+	case STREAM_NOTHING:
+		s->settle_at++;
+		return 0;
+	case STREAM_LOST:
+		lost = (struct reassembly_range){stream->channel, stream->epoch, range.first,
+						 range.last};
+		reassembly_lose(&s->reassembly.lost, &lost);
+		return 0;
+	case STREAM_DATAGRAM:
+		s->given_by = stream;
+		return give(s, stream, followed, &s->given->header, s->given->payload, event);
+	}
+	return 0;
+}
+
+/* What the application had until now. */
+static void release_given(struct fan_subscription *s)
+{
+	if (s->given)
+		stream_release(s->given_by, s->given);
+	s->given = NULL;
 }
 
 static bool next_lost(struct fan_subscription *s, struct fan_event *event)
@@ -185,6 +233,7 @@ static bool next_lost(struct fan_subscription *s, struct fan_event *event)
 	if (!reassembly_next_lost(&s->reassembly.lost, &range))
 		return false;
 	stream = find_stream(s, range.channel);
+	s->counts.lost += range.last == UINT64_MAX ? 1 : range.last - range.first + 1;
 	*event = (struct fan_event){.type = FAN_EVENT_LOST,
 				    .channel = range.channel,
 				    .thread = stream ? stream->thread : NULL,
@@ -197,7 +246,7 @@ static bool next_lost(struct fan_subscription *s, struct fan_event *event)
 
 enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *event)
 {
-	for (unsigned useless = 0; useless < RECEIVE_BATCH; useless++) {
+	for (unsigned useless = 0; useless < RECEIVE_BATCH;) {
 		int status;
 
 		if (next_lost(s, event))
@@ -207,38 +256,110 @@ enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *
 			s->holds = false;
 			return RECEIVE_EVENT;
 		}
-		if (!batch_fill(s))
-			return RECEIVE_EMPTY;
+		release_given(s);
 		/* what is lost before an event is told before it */
-		status = take_head(s, &s->held);
+		if (s->settle_at < s->settle_end) {
+			status = take_settled(s, &s->held);
+		} else {
+			if (!batch_fill(s))
+				return RECEIVE_EMPTY;
+			status = take_head(s, &s->held);
+			s->batch.next++;
+			useless++;
+		}
 		s->holds = status == 1;
-		s->batch.next++;
 		if (status < 0)
 			return RECEIVE_NO_MEMORY;
 	}
 	return RECEIVE_MORE;
 }
 
-void receive_expire(struct fan_subscription *s, uint64_t now_ns)
+/* ---- what only time tells -------------------------------------------------------------------- */
+
+static void request(struct fan_subscription *s, const struct stream *stream,
+		    const struct stream_range *range)
 {
+	struct fan_replay replay = {.connection = s->id,
+				    .channel = stream->channel,
+				    .epoch = stream->epoch,
+				    .first = range->first,
+				    .last = range->last,
+				    .counter = ++s->replay_counter};
+	uint8_t packet[FAN_REPLAY_LEN];
+
+	memcpy(replay.handle, s->handle, FAN_HANDLE_LEN);
+	fan_replay_encode(packet, &replay, s->replay_key);
+	s->transport->send(s, packet, sizeof(packet));
+	s->counts.requests++;
+}
+
+void receive_expire(struct fan_subscription *s, uint64_t now_ns, bool empty)
+{
+	struct stream_range ranges[STREAM_ASKS];
+	bool behind = false;
+
 	for (size_t i = 0; i < s->stream_cnt; i++) {
 		struct stream *stream = &s->streams[i];
+		unsigned cnt = 0;
 
-		if (now_ns < stream->tail_due_ns)
-			continue;
-		lose_up_to(s, stream, stream->tail);
-		stream->tail_due_ns = CLOCK_NEVER;
+		behind |= stream_behind(stream);
+		if (empty ? now_ns >= stream->due_ns
+			  : stream_asks(stream) && now_ns > stream->due_ns + BACKLOG_NS)
+			cnt = stream_due(stream, now_ns, ranges);
+		for (unsigned k = 0; k < cnt; k++)
+			request(s, stream, &ranges[k]);
+		if (stream->slow && !s->ended)
+			subscription_end(s, "slow",
+					 "events were missed, and the policy is to leave then; "
+					 "subscribe again");
 	}
-	reassembly_expire(&s->reassembly, now_ns);
+	if (!empty)
+		return;
+	if (behind) /* a stream whose missing counts as lost by now */
+		settle(s, 0, s->stream_cnt);
+	else /* while something is missing, its fragments may be */
+		reassembly_expire(&s->reassembly, now_ns);
+}
+
+bool receive_finish(struct fan_subscription *s)
+{
+	switch (s->finishing++) {
+	case 0:
+		for (size_t i = 0; i < s->stream_cnt; i++)
+			stream_finish(&s->streams[i]);
+		settle(s, 0, s->stream_cnt);
+		return true;
+	case 1:
+		reassembly_drop_all(&s->reassembly);
+		return true;
+	}
+	s->finishing = 2;
+	return false;
 }
 
 uint64_t receive_deadline(const struct fan_subscription *s)
 {
-	uint64_t deadline_ns = reassembly_deadline(&s->reassembly);
+	uint64_t deadline_ns = CLOCK_NEVER;
+	bool behind = false;
 
-	if (s->holds || s->reassembly.lost.cnt || s->batch.next < s->batch.cnt)
+	if (s->holds || s->reassembly.lost.cnt || s->batch.next < s->batch.cnt ||
+	    s->settle_at < s->settle_end)
 		return 0;
+	for (size_t i = 0; i < s->stream_cnt; i++) {
+		deadline_ns = clock_earlier(deadline_ns, s->streams[i].due_ns);
+		behind |= stream_behind(&s->streams[i]);
+	}
+	return behind ? deadline_ns
+		      : clock_earlier(deadline_ns, reassembly_deadline(&s->reassembly));
+}
+
+void receive_fini(struct fan_subscription *s)
+{
+	release_given(s);
+	reassembly_fini(&s->reassembly);
 	for (size_t i = 0; i < s->stream_cnt; i++)
-		deadline_ns = clock_earlier(deadline_ns, s->streams[i].tail_due_ns);
-	return deadline_ns;
+		stream_fini(&s->streams[i]);
+	free(s->streams);
+	s->streams = NULL;
+	s->stream_cnt = 0;
 }

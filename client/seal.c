@@ -41,19 +41,26 @@ int seal_close(struct seal *seal, uint32_t direction, uint64_t counter, const ui
 	return 0;
 }
 
-int seal_open(struct seal *seal, uint32_t direction, uint64_t counter, const uint8_t *header,
-	      size_t header_len, const uint8_t *in, size_t len, uint8_t *plain)
+int seal_open_with(EVP_CIPHER_CTX *ctx, uint32_t direction, uint64_t counter, const uint8_t *header,
+		   size_t header_len, const uint8_t *in, size_t len, const uint8_t tag[FAN_TAG_LEN],
+		   uint8_t *plain)
 {
 	uint8_t nonce[FAN_NONCE_LEN];
-	EVP_CIPHER_CTX *ctx = seal->decrypt;
 	int n;
 
 	fan_nonce(nonce, direction, counter);
 	if (!EVP_DecryptInit_ex(ctx, NULL, NULL, NULL, nonce) ||
 	    !EVP_DecryptUpdate(ctx, NULL, &n, header, (int)header_len) ||
 	    (len && !EVP_DecryptUpdate(ctx, plain, &n, in, (int)len)) ||
-	    !EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, FAN_TAG_LEN, (void *)(in + len)) ||
+	    !EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, FAN_TAG_LEN, (void *)tag) ||
 	    EVP_DecryptFinal_ex(ctx, plain + len, &n) <= 0)
 		return -EBADMSG;
 	return 0;
+}
+
+int seal_open(struct seal *seal, uint32_t direction, uint64_t counter, const uint8_t *header,
+	      size_t header_len, const uint8_t *in, size_t len, uint8_t *plain)
+{
+	return seal_open_with(seal->decrypt, direction, counter, header, header_len, in, len,
+			      in + len, plain);
 }

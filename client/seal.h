@@ -26,6 +26,14 @@ void seal_fini(struct seal *seal);
 int seal_close(struct seal *seal, uint32_t direction, uint64_t counter, const uint8_t *header,
 	       size_t header_len, const void *plain, size_t len, uint8_t *out);
 
+/*
+ * Opens len bytes of ciphertext under the key that ctx was made for; plain may be where they are.
+ * 0, or -EBADMSG and what is there is not to be used.
+ */
+int seal_open_with(EVP_CIPHER_CTX *ctx, uint32_t direction, uint64_t counter, const uint8_t *header,
+		   size_t header_len, const uint8_t *in, size_t len, const uint8_t tag[FAN_TAG_LEN],
+		   uint8_t *plain);
+
 /* in: len bytes of ciphertext, then the tag. 0, or -EBADMSG and `plain` is not to be used. */
 int seal_open(struct seal *seal, uint32_t direction, uint64_t counter, const uint8_t *header,
 	      size_t header_len, const uint8_t *in, size_t len, uint8_t *plain);

@@ -16,77 +16,6 @@
 
 /* ---- registration ---------------------------------------------------------------------------- */
 
-static json_t *subscribe_request(const struct fan_subscribe_options *options)
-{
-	json_t *threads = json_array();
-	json_t *request;
-	char id[17];
-
-	for (size_t i = 0; i < options->thread_cnt; i++)
-		json_array_append_new(threads, json_string(options->threads[i]));
-	request = json_pack("{s:s, s:s, s:o, s:b}", "op", "subscribe", "token", options->token,
-			    "threads", threads, "single", options->single != 0);
-	if (options->connection) {
-		fan_id_format(id, options->connection);
-		json_object_set_new(request, "connection", json_string(id));
-	}
-	if (options->family)
-		json_object_set_new(request, "family", json_integer(options->family));
-	return request;
-}
-
-static json_t *attach_request(const struct fan_subscription *s)
-{
-	char id[17];
-
-	fan_id_format(id, s->id);
-	return json_pack("{s:s, s:s, s:s}", "op", "attach", "connection", id, "token", s->token);
-}
-
-static int make_streams(struct fan_subscription *s, const struct fan_subscribe_options *options)
-{
-	size_t cnt = 1 + options->thread_cnt + (options->single ? 1 : 0);
-
-	s->streams = calloc(cnt, sizeof(*s->streams));
-	if (!s->streams)
-		return client_error(-ENOMEM, "out of memory for a subscription");
-	s->stream_cnt = cnt;
-	for (size_t i = 0; i < cnt; i++)
-		s->streams[i].tail_due_ns = CLOCK_NEVER;
-	s->streams[0].channel = FAN_CHANNEL_ALL;
-	for (size_t i = 0; i < options->thread_cnt; i++) {
-		struct stream *stream = &s->streams[1 + i];
-		const char *name = options->threads[i];
-
-		if (!name || fan_thread_channel(&stream->channel, name, strlen(name)) < 0)
-			return client_error(-EINVAL, "a thread's name has 1 to %d bytes",
-					    FAN_NAME_MAX);
-		stream->thread = strdup(name);
-		if (!stream->thread)
-			return client_error(-ENOMEM, "out of memory for a subscription");
-	}
-	return 0;
-}
-
-static int take_grant(struct fan_subscription *s, const json_t *answer)
-{
-	const char *user = json_string_value(json_object_get(answer, "user"));
-	uint64_t lease_s, limit;
-
-	if (!user || !client_socket_id(answer, "connection", &s->id) || !s->id ||
-	    fan_handle(s->handle, user, strlen(user)) < 0 ||
-	    !client_socket_number(answer, "lease_seconds", 86400, &lease_s) ||
-	    !client_socket_number(answer, "payload_limit", FAN_PAYLOAD_MAX, &limit))
-		return client_error(-EPROTO, "fanwired's answer lacks an id, user, lease or limit; "
-					     "are both of the same version?");
-	snprintf(s->user, sizeof(s->user), "%s", user);
-	s->lease_s = lease_s ? (uint32_t)lease_s : 1;
-	s->renew_ns = clock_now_ns() + s->lease_s * CLOCK_S_NS / 3;
-	s->streams[s->stream_cnt - 1].channel |= /* the id of a single group is known only now */
-		s->single ? FAN_CHANNEL_SINGLE | s->id : 0;
-	return s->transport->open(s, answer, (uint32_t)limit);
-}
-
 static int watch(struct fan_subscription *s)
 {
 	struct epoll_event event = {.events = EPOLLIN};
@@ -99,7 +28,7 @@ static int watch(struct fan_subscription *s)
 
 /* ---- what fanwired says ---------------------------------------------------------------------- */
 
-static void set_ended(struct fan_subscription *s, const char *reason, const char *text)
+void subscription_end(struct fan_subscription *s, const char *reason, const char *text)
 {
 	s->ended = true;
 	snprintf(s->ended_why, sizeof(s->ended_why), "%s: %s", reason, text);
@@ -110,21 +39,28 @@ static void on_attach_refused(struct fan_subscription *s, const char *error, con
 			      uint64_t now_ns)
 {
 	if (strcmp(error, "connection_unknown") == 0)
-		set_ended(s, "absent", text);
+		subscription_end(s, "absent", text);
 	else if (strcmp(error, "connection_foreign") == 0 || strncmp(error, "token_", 6) == 0)
-		set_ended(s, strncmp(error, "token_", 6) ? error : "token", text);
+		subscription_end(s, strncmp(error, "token_", 6) ? error : "token", text);
 	else /* busy, or failing in a way that may pass */
 		uplink_set_down(&s->uplink, now_ns);
 }
 
+static void on_active(struct fan_subscription *s, const json_t *message, uint64_t now_ns)
+{
+	grant_take_tails(s, message, !s->active, now_ns);
+	s->active = true;
+}
+
 /* The answer may be the only word of it: the event may have got lost with the daemon. */
-static void on_attached(struct fan_subscription *s, const json_t *answer)
+static void on_attached(struct fan_subscription *s, const json_t *answer, uint64_t now_ns)
 {
 	const char *state = json_string_value(json_object_get(answer, "state"));
 
 	uplink_set_up(&s->uplink);
+	grant_take_keys(s, answer);
 	if (state && strcmp(state, "active") == 0)
-		s->active = true;
+		on_active(s, answer, now_ns);
 }
 
 static void on_message(struct fan_subscription *s, const json_t *message, uint64_t now_ns)
@@ -136,13 +72,17 @@ static void on_message(struct fan_subscription *s, const json_t *message, uint64
 	uint64_t lease_s;
 
 	if (event && strcmp(event, "active") == 0)
-		s->active = true;
+		on_active(s, message, now_ns);
+	else if (event && strcmp(event, "keys") == 0)
+		grant_take_keys(s, message);
 	else if (event && strcmp(event, "ended") == 0)
-		set_ended(s, reason ? reason : "ended", text ? text : "no reason was given");
+		subscription_end(s, reason ? reason : "ended", text ? text : "no reason was given");
 	else if (s->uplink.state == UPLINK_ATTACHING && error)
 		on_attach_refused(s, error, text ? text : "refused", now_ns);
 	else if (s->uplink.state == UPLINK_ATTACHING)
-		on_attached(s, message);
+		on_attached(s, message, now_ns);
+	else if (!event && !error && s->active) /* of a renewal */
+		grant_take_tails(s, message, false, now_ns);
 	if (client_socket_number(message, "lease_seconds", 86400, &lease_s) && lease_s)
 		s->lease_s = (uint32_t)lease_s;
 }
@@ -162,25 +102,30 @@ static void renew(struct fan_subscription *s, uint64_t now_ns)
 	s->renew_ns = now_ns + s->lease_s * CLOCK_S_NS / 3;
 }
 
-static void service(struct fan_subscription *s, uint64_t now_ns)
+void subscription_listen(struct fan_subscription *s, uint64_t now_ns)
 {
 	json_t *message;
 
-	if (s->ended || (s->transport->polled && now_ns - s->served_ns < POLLED_SERVICE_NS))
-		return;
-	s->served_ns = now_ns;
 	while (!s->ended && (message = uplink_recv(&s->uplink, now_ns))) {
 		on_message(s, message, now_ns);
 		json_decref(message);
 	}
+}
+
+static void service(struct fan_subscription *s, uint64_t now_ns)
+{
+	if (s->ended || (s->transport->polled && now_ns - s->served_ns < POLLED_SERVICE_NS))
+		return;
+	s->served_ns = now_ns;
+	subscription_listen(s, now_ns);
 	if (s->ended)
 		return;
 	if (s->uplink.state != UPLINK_UP && !s->transport->attaches) {
-		set_ended(s, "closed", "the connection to fanwired broke; subscribe again");
+		subscription_end(s, "closed", "the connection to fanwired broke; subscribe again");
 		return;
 	}
 	if (uplink_attach_due(&s->uplink, now_ns)) {
-		json_t *request = attach_request(s);
+		json_t *request = grant_attach_request(s);
 
 		uplink_attach(&s->uplink, request, s->udp, now_ns);
 		json_decref(request);
@@ -234,7 +179,7 @@ static int wait_active(struct fan_subscription *s, uint64_t deadline_ns)
 static int registration_open(struct fan_subscription *s, const char *client_socket,
 			     const struct fan_subscribe_options *options, uint64_t deadline_ns)
 {
-	json_t *request = subscribe_request(options);
+	json_t *request = grant_request(options);
 	json_t *answer = NULL;
 	int status;
 
@@ -245,7 +190,7 @@ static int registration_open(struct fan_subscription *s, const char *client_sock
 	json_decref(request);
 	if (status < 0)
 		return status;
-	status = take_grant(s, answer);
+	status = grant_take(s, options, answer);
 	if (status == 0)
 		status = watch(s);
 	json_decref(answer);
@@ -281,14 +226,13 @@ int subscription_open(struct fan_subscription **subscription, const char *client
 	s->udp = s->timer.fd = s->uplink.fd = -1;
 	s->transport = transport;
 	s->link = link;
-	s->single = options->single != 0;
 	s->token = strdup(options->token);
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (!s->token || s->epoll_fd < 0 || clock_timer_open(&s->timer) < 0) {
 		status = client_error(-errno, "cannot make descriptors: %s", strerror(errno));
 		goto fail;
 	}
-	status = make_streams(s, options);
+	status = grant_make_streams(s, options);
 	if (status == 0)
 		status = registration_open(s, client_socket, options, deadline_ns);
 	if (status < 0)
@@ -310,10 +254,9 @@ void fan_subscription_close(struct fan_subscription *s)
 	s->transport->close(s);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
-	reassembly_fini(&s->reassembly);
-	for (size_t i = 0; i < s->stream_cnt; i++)
-		free(s->streams[i].thread);
-	free(s->streams);
+	receive_fini(s);
+	unseal_fini(&s->unseal);
+	sodium_memzero(s->replay_key, sizeof(s->replay_key));
 	free(s->token);
 	free(s);
 }
@@ -341,12 +284,16 @@ static int receive_round(struct fan_subscription *s, struct fan_event *event)
 		now_ns = s->transport->now(s);
 		service(s, now_ns);
 	}
+	if (now_ns && !s->ended)
+		receive_expire(s, now_ns, false);
 	outcome = receive_next(s, event);
 	/* only what the socket does not hold can be called lost */
-	if (outcome == RECEIVE_EMPTY && now_ns) {
-		receive_expire(s, now_ns);
+	if (outcome == RECEIVE_EMPTY && now_ns && !s->ended) {
+		receive_expire(s, now_ns, true);
 		outcome = receive_next(s, event);
 	}
+	while (outcome == RECEIVE_EMPTY && s->ended && receive_finish(s))
+		outcome = receive_next(s, event);
 	if (outcome == RECEIVE_NO_MEMORY)
 		return client_error(-ENOMEM, "out of memory for a fragmented event");
 	if (outcome == RECEIVE_EMPTY && s->ended)
@@ -401,6 +348,12 @@ uint64_t fan_subscription_id(const struct fan_subscription *s)
 int fan_subscription_attached(const struct fan_subscription *s)
 {
 	return s->uplink.state == UPLINK_UP;
+}
+
+void fan_subscription_counts(const struct fan_subscription *s,
+			     struct fan_subscription_counts *counts)
+{
+	*counts = s->counts;
 }
 
 const char *fan_subscription_user(const struct fan_subscription *s)

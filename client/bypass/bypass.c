@@ -116,7 +116,8 @@ static bool bypass_fill(struct fan_subscription *s)
 	while (b->held_cnt < PACKETS && r->tail != r->head) {
 		const struct receiver_datagram *datagram = &r->queue[r->tail++ % RECEIVER_QUEUE];
 
-		s->batch.packets[b->held_cnt] = datagram->packet;
+		/* in an mbuf that is ours: its seal may be opened in place */
+		s->batch.packets[b->held_cnt] = (uint8_t *)datagram->packet;
 		s->batch.lens[b->held_cnt] = datagram->len;
 		b->held[b->held_cnt++] = datagram->mbuf;
 	}

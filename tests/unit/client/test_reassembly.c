@@ -6,8 +6,7 @@
 #include "client/reassembly.h"
 
 static struct reassembly reassembly;
-static const uint8_t *event;
-static size_t event_len;
+static struct reassembled event;
 
 static void teardown(void)
 {
@@ -28,7 +27,7 @@ static int add(uint64_t session, uint64_t sequence, uint64_t publisher_sequence,
 	static uint8_t payload;
 
 	payload = (uint8_t)byte;
-	return reassembly_add(&reassembly, &d, &payload, true, now_ns, &event, &event_len);
+	return reassembly_add(&reassembly, &d, &payload, true, now_ns, &event);
 }
 
 static void expect_lost(uint64_t first, uint64_t last)
@@ -52,10 +51,10 @@ Test(reassembly, keeps_interleaved_sessions_apart)
 	cr_assert_eq(add(1, 1, 50, FAN_FLAG_BEGIN, 'a', 0), 0);
 	cr_assert_eq(add(2, 2, 90, FAN_FLAG_BEGIN, 'x', 0), 0);
 	cr_assert_eq(add(1, 3, 51, FAN_FLAG_END, 'b', 0), 1);
-	cr_assert_eq(event_len, 2);
-	cr_assert_arr_eq(event, "ab", 2);
+	cr_assert_eq(event.len, 2);
+	cr_assert_arr_eq(event.bytes, "ab", 2);
 	cr_assert_eq(add(2, 4, 91, FAN_FLAG_END, 'y', 0), 1);
-	cr_assert_arr_eq(event, "xy", 2);
+	cr_assert_arr_eq(event.bytes, "xy", 2);
 	expect_none_lost();
 }
 
@@ -64,7 +63,7 @@ Test(reassembly, gives_up_when_the_session_goes_on_elsewhere)
 	add(1, 1, 50, FAN_FLAG_BEGIN, 'a', 0);
 	add(1, 2, 51, 0, 'b', 0);
 	cr_assert_eq(add(1, 3, 60, FAN_FLAG_BEGIN | FAN_FLAG_END, 'c', 0), 1);
-	cr_assert_arr_eq(event, "c", 1);
+	cr_assert_arr_eq(event.bytes, "c", 1);
 	expect_lost(1, 2);
 	expect_none_lost();
 }
@@ -75,7 +74,7 @@ Test(reassembly, gives_up_at_another_begin)
 	cr_assert_eq(add(1, 2, 51, FAN_FLAG_BEGIN, 'b', 0), 0);
 	expect_lost(1, 1);
 	cr_assert_eq(add(1, 3, 52, FAN_FLAG_END, 'c', 0), 1);
-	cr_assert_arr_eq(event, "bc", 2);
+	cr_assert_arr_eq(event.bytes, "bc", 2);
 }
 
 Test(reassembly, reports_what_has_no_begin_as_one_range)
@@ -134,12 +133,11 @@ Test(reassembly, takes_a_mebibyte_and_no_more)
 
 			d.flags = i == 1 ? FAN_FLAG_BEGIN : last ? FAN_FLAG_END : 0;
 			d.sequence = d.publisher_sequence = round * 1000 + i;
-			status = reassembly_add(&reassembly, &d, payload, true, 0, &event,
-						&event_len);
+			status = reassembly_add(&reassembly, &d, payload, true, 0, &event);
 			cr_assert_eq(status, last && round == 0);
 		}
 		if (round == 0)
-			cr_assert_eq(event_len, FAN_EVENT_MAX);
+			cr_assert_eq(event.len, FAN_EVENT_MAX);
 	}
 	expect_lost(1001, 1000 + cnt + 1);
 	expect_none_lost();
@@ -151,10 +149,10 @@ Test(reassembly, is_silent_about_what_began_before_it_joined)
 	struct fan_delivery d = {.epoch = 7, .session = 1, .sequence = 9, .payload_len = 0};
 	uint8_t none = 0;
 
-	reassembly_add(&reassembly, &d, &none, false, 0, &event, &event_len);
+	reassembly_add(&reassembly, &d, &none, false, 0, &event);
 	d.sequence++;
 	d.publisher_sequence++;
 	d.flags = FAN_FLAG_END;
-	reassembly_add(&reassembly, &d, &none, true, 0, &event, &event_len);
+	reassembly_add(&reassembly, &d, &none, true, 0, &event);
 	expect_none_lost();
 }
