@@ -45,7 +45,6 @@ enum handover {
 	HANDOVER_PUBLISH,  /* to the session's owner, as received */
 	HANDOVER_EVENT,	   /* to the group's owner, opened and accepted */
 	HANDOVER_RESULT,   /* back to the session's owner */
-	HANDOVER_REPLAY,   /* to the group's owner: a request whose tag is right */
 	HANDOVER_TRANSMIT, /* to a worker that has a transmit queue */
 	HANDOVER_KIND_CNT
 };
@@ -136,15 +135,7 @@ struct tx_run {
 };
 
 /* Index of tx_sent for packets that are no copy of an event. */
-enum {
-	SENT_ACK = STAGE_MAX,
-	SENT_CHALLENGE,
-	SENT_REPLAY,
-	SENT_STATUS,
-	SENT_LOST,
-	SENT_SLICES,
-	SENT_CNT = SENT_SLICES + SLICES_MAX
-};
+enum { SENT_ACK = STAGE_MAX, SENT_CHALLENGE, SENT_SLICES, SENT_CNT = SENT_SLICES + SLICES_MAX };
 
 /* Endpoints that are still to be served. */
 struct block {
@@ -238,8 +229,8 @@ struct worker {
 	uint16_t in_flight_groups[GROUP_PLACES]; /* of them, by their group's hash */
 	MB_MGR *crypto;
 	struct seal_schedule *schedules; /* of streams; seal.h */
-	struct fan_key_roots roots;	 /* of the key generation in force, as of this burst */
-	uint8_t epoch_key[32];		 /* of the generator of stream epochs */
+	struct fan_key_roots roots; /* of the key generation in force, as of this burst */
+	uint8_t epoch_key[32];	    /* of the generator of stream epochs */
 	uint64_t epoch_counter;
 	uint64_t epochs[EPOCHS_DRAWN]; /* drawn ahead; epoch_left of them not used yet */
 	unsigned epoch_left;
