@@ -5,6 +5,7 @@
 #include <rte_pause.h>
 
 #include "dataplane/housekeeping.h"
+#include "dataplane/shim.h"
 #include "dataplane/worker.h"
 
 #define EMPTY_POLLS_BEFORE_SLEEP 64
@@ -39,8 +40,8 @@ static unsigned receive(struct worker *w, struct rte_mbuf **received)
 
 	if (w->idx >= plane->rx_queue_cnt || __atomic_load_n(&plane->draining, __ATOMIC_RELAXED))
 		return 0;
-	return rte_eth_rx_burst(plane->port_id, (uint16_t)w->idx, received,
-				(uint16_t)plane->config.burst);
+	return shim_receive(plane->port_id, (uint16_t)w->idx, received,
+			    (uint16_t)plane->config.burst);
 }
 
 static void idle(struct worker *w, unsigned work)

@@ -17,6 +17,7 @@
 #include "dataplane/plane.h"
 #include "dataplane/port.h"
 #include "dataplane/regions.h"
+#include "dataplane/shim.h"
 #include "dataplane/steer_port.h"
 #include "dataplane/telemetry.h"
 
@@ -154,7 +155,8 @@ static int run_port(const struct steer_port *steer)
 			"no memory for the workers: raise dataplane.hugepage_mb");
 		goto stop;
 	}
-	if (steer_port_configure(steer, &plane.config) || telemetry_register(&plane))
+	if (steer_port_configure(steer, &plane.config) || telemetry_register(&plane) ||
+	    shim_start())
 		goto stop;
 	if (plane_launch(&plane)) {
 		fan_log(FAN_LOG_ERROR, SUBJECT, "workers did not start");
@@ -164,6 +166,7 @@ static int run_port(const struct steer_port *steer)
 	status = watch();
 	plane_drain(&plane);
 stop:
+	shim_stop();
 	telemetry_forget();
 	port_stop(&plane);
 	plane_fini(&plane);

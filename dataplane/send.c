@@ -2,6 +2,7 @@
 #include "dataplane/send.h"
 
 #include "dataplane/frame.h"
+#include "dataplane/shim.h"
 
 #define TX_RETRIES 64 /* in a row, without the port taking a packet */
 
@@ -90,8 +91,8 @@ static unsigned flush_to_port(struct worker *w)
 	unsigned sent = 0, retries = 0;
 
 	while (sent < w->tx_cnt && retries < TX_RETRIES) {
-		uint16_t n = rte_eth_tx_burst(w->plane->port_id, (uint16_t)w->idx, w->tx + sent,
-					      (uint16_t)(w->tx_cnt - sent));
+		uint16_t n = shim_transmit(w->plane->port_id, (uint16_t)w->idx, w->tx + sent,
+					   (uint16_t)(w->tx_cnt - sent));
 
 		sent += n;
 		retries = n ? 0 : retries + 1;

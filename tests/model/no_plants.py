@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""A build without -Dplant=true has nothing of the planted bugs: neither the switch nor a name of theirs.
+"""A build without -Dplant=true and -Dshim=true has nothing of the planted bugs, nor of the bad network: neither their
+switches nor what reads them.
 
 usage: no_plants.py FILE...   the programs and libraries of the build
 """
@@ -12,8 +13,9 @@ LIST = pathlib.Path(__file__).resolve().parents[2] / "common/plant.h"
 
 
 def traces(data):
-    """What of the switch is in a program: its variable, or what reads it."""
-    return [text.decode() for text in (b"FANWIRE_PLANT", b"fan_plant_present") if text in data]
+    """What of the switches is in a program: their variables, or what reads them."""
+    switches = (b"FANWIRE_PLANT", b"fan_plant_present", b"FANWIRE_SHIM")
+    return [text.decode() for text in switches if text in data]
 
 
 def main(paths):
