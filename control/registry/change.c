@@ -56,12 +56,10 @@ bool planned_group(const struct registry *r, uint32_t group)
 	return false;
 }
 
-/* A group's key and generations are constant: others mean another group in its place. */
-static bool same_keys(const struct fan_group *group, const struct registry_user_keys *keys)
+/* Another user generation means another group in its place; a rotation writes keys in place. */
+static bool same_user(const struct fan_group *group, const struct registry_user_keys *keys)
 {
-	return group->user_generation == keys->user_generation &&
-	       group->key_generation == keys->key_generation &&
-	       memcmp(group->tag_key, keys->tag_key, sizeof(group->tag_key)) == 0;
+	return group->user_generation == keys->user_generation;
 }
 
 /* Overflow buckets that the plan's new groups need: one for each eight that find no room. */
@@ -100,7 +98,7 @@ static int join_plan(struct registry *r, uint32_t connection, uint64_t channel,
 	if (plan->group != NONE)
 		cnt = group_block(r, plan->group, &first);
 	r->plan_cnt++;
-	if (plan->group == NONE || !same_keys(&r->groups[plan->group], keys)) {
+	if (plan->group == NONE || !same_user(&r->groups[plan->group], keys)) {
 		plan->new_group = take_index(r, &r->free_groups);
 		if (plan->new_group == NONE)
 			return plan_fail(r, "groups", "limits.max_groups");

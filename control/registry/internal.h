@@ -5,9 +5,9 @@
  *
  * layout.c the region's geometry; bucket.c the hash table; group.c groups and their blocks;
  * change.c activation, deletion, revocation; compact.c room for blocks; intent.c the log of the
- * change in progress; retire.c what waits for its grace period; sweep.c rebuilds all private memory
- * from the region; dataplane.c the state region and the two rings; ahead.c asks for memory before
- * it is touched.
+ * change in progress; keys.c roots and rotation; retire.c what waits for its grace period; sweep.c
+ * rebuilds all private memory from the region; dataplane.c the state region and the two rings;
+ * ahead.c asks for memory before it is touched.
  */
 #pragma once
 
@@ -178,6 +178,8 @@ struct registry {
 	uint64_t state_looked_ns;
 	unsigned report_worker; /* to look at first, for fairness */
 
+	uint32_t rewritten; /* groups in front of this one have tag keys of the generation in force
+			     */
 	uint64_t now_ns;
 	struct plan plan[MEMBERSHIPS_MAX];
 	unsigned plan_cnt;
@@ -329,6 +331,10 @@ int registry_no_space(struct registry *r, const char *what, const char *limit);
 void ahead_group_end(const struct registry *r, uint32_t group);
 void ahead_release(const struct registry *r, struct retired item);
 void ahead_tell(const struct registry *r);
+
+/* ---- keys.c ---- */
+/* The next part of the groups' tag keys after a switch. */
+void keys_rewrite(struct registry *r);
 
 /* ---- sweep.c ---- */
 int sweep(struct registry *r);

@@ -186,6 +186,7 @@ void registry_housekeeping(struct registry *r, uint64_t now_ns)
 	dataplane_refresh(r, false);
 	retire_poll(r);
 	leaving_finish(r);
+	keys_rewrite(r);
 	group_linger_expire(r);
 	compact(r);
 	retire_poll(r);
@@ -211,35 +212,4 @@ void registry_set_step(struct registry *r, registry_step on_step, void *arg)
 {
 	r->step = on_step;
 	r->step_arg = arg;
-}
-
-void registry_secrets_set(struct registry *r, const uint8_t replay_root[32], bool seal)
-{
-	memcpy(r->root->replay_root, replay_root, sizeof(r->root->replay_root));
-	r->root->seal = seal;
-}
-
-void registry_roots_set(struct registry *r, uint8_t generation, const uint8_t tag_root[32],
-			const uint8_t seal_root[32])
-{
-	struct fan_key_roots *roots = &r->root->key_roots[0];
-
-	if (roots->generation != generation && (r->root->key_roots[1].generation == generation ||
-						roots->generation == r->root->key_generation))
-		roots = &r->root->key_roots[1];
-	__atomic_store_n(&roots->generation, 0, __ATOMIC_RELEASE);
-	memcpy(roots->tag_root, tag_root, sizeof(roots->tag_root));
-	memcpy(roots->seal_root, seal_root, sizeof(roots->seal_root));
-	__atomic_store_n(&roots->generation, generation, __ATOMIC_RELEASE);
-}
-
-uint8_t registry_other_generation(const struct registry *r)
-{
-	for (unsigned i = 0; i < 2; i++) {
-		uint32_t generation = r->root->key_roots[i].generation;
-
-		if (generation && generation != r->root->key_generation)
-			return (uint8_t)generation;
-	}
-	return 0;
 }

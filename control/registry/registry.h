@@ -109,16 +109,6 @@ int registry_connection_activate(struct registry *registry, uint64_t id,
 				 unsigned channel_cnt);
 
 /*
- * Roots of a key generation (1..255) that is not in force, for the dataplane to derive keys from;
- * or of the one in force where the region has none yet. Those of a third generation make place.
- */
-void registry_secrets_set(struct registry *registry, const uint8_t replay_root[32], bool seal);
-void registry_roots_set(struct registry *registry, uint8_t generation, const uint8_t tag_root[32],
-			const uint8_t seal_root[32]);
-/* The generation that has roots beside the one in force; 0: none. */
-uint8_t registry_other_generation(const struct registry *registry);
-
-/*
  * Both in one step, for an address that an administrator vouches for: nobody sees it PENDING, and
  * where it cannot be active there is no record. It has no cookie and no lease, and is marked.
  */
@@ -196,6 +186,29 @@ struct registry_counts {
 	uint32_t retired;
 };
 void registry_counts(const struct registry *registry, struct registry_counts *counts);
+
+/* ---- keys ---- */
+
+/*
+ * Roots of a key generation (1..255), for the dataplane to derive keys from: of the one in force
+ * where the region has none yet, or of another one, in place of another one's. -ESTALE: the one in
+ * force has other ones, of another master key.
+ */
+int registry_roots_set(struct registry *registry, uint8_t generation, const uint8_t tag_root[32],
+		       const uint8_t seal_root[32]);
+void registry_secrets_set(struct registry *registry, const uint8_t replay_root[32], bool seal);
+/* The generation that has roots beside the one in force; 0: none. */
+uint8_t registry_other_generation(const struct registry *registry);
+/*
+ * Puts a generation in force, for all users, by one store: events have it from the workers' next
+ * burst on. -ENOENT: it has no roots. The groups' tag keys follow in place, a part of them each
+ * housekeeping, also after a restart; no stream begins anew by it.
+ */
+int registry_generation_switch(struct registry *registry, uint8_t generation);
+/* Whether all groups have tag keys of the generation in force. */
+bool registry_keys_rewritten(const struct registry *registry);
+/* Wipes the roots that are not those in force: what was sealed under them cannot be had again. */
+void registry_roots_retire(struct registry *registry);
 
 /* ---- next hops ---- */
 

@@ -144,6 +144,32 @@ void crowded_channels(const struct fixture *f, unsigned user, uint64_t *channels
 	}
 }
 
+void roots_give(struct fixture *f, uint8_t generation)
+{
+	uint8_t tag_root[FAN_KEY_LEN], seal_root[FAN_KEY_LEN];
+
+	memset(tag_root, generation, sizeof(tag_root));
+	memset(seal_root, ~generation, sizeof(seal_root));
+	cr_assert_eq(registry_roots_set(f->r, generation, tag_root, seal_root), 0);
+}
+
+void tag_keys_check(const struct fixture *f)
+{
+	const struct fan_registry *root = registry_root(f->r);
+	uint8_t tag_root[FAN_KEY_LEN], key[FAN_TAG_KEY_LEN];
+
+	memset(tag_root, (int)root->key_generation, sizeof(tag_root));
+	for (uint32_t i = 0; i < root->group_cnt; i++) {
+		const struct fan_group *group = &f->r->groups[i];
+
+		if (!group->incarnation)
+			continue;
+		cr_assert_eq(group->key_generation, root->key_generation);
+		fan_tag_key(key, tag_root, group->user_generation, group->handle);
+		cr_assert_eq(memcmp(group->tag_key, key, sizeof(key)), 0);
+	}
+}
+
 struct registry_user_keys user_keys(unsigned user)
 {
 	struct registry_user_keys keys = {.user_generation = 1, .key_generation = 1};

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/shm/ring.h"
+#include "common/wire/handle.h"
 #include "common/wire/wire.h"
 #include "control/registry/internal.h"
 
@@ -44,6 +45,10 @@ void thread_channels(uint64_t *channels, unsigned cnt);
 /* Threads of a user that all hash into one bucket, so that its chain overflows. */
 void crowded_channels(const struct fixture *f, unsigned user, uint64_t *channels, unsigned cnt);
 struct registry_user_keys user_keys(unsigned user);
+/* Roots of a key generation, made of its number. */
+void roots_give(struct fixture *f, uint8_t generation);
+/* Asserts that every group in use has the tag key of the generation in force. */
+void tag_keys_check(const struct fixture *f);
 struct registry_connection connection_spec(const struct fixture *f, unsigned user);
 /* Adds and activates, or asserts. Returns the id; *generation may be NULL. */
 uint64_t connect_user(struct fixture *f, unsigned user, const uint64_t *channels, unsigned cnt,

@@ -49,6 +49,7 @@ static void kill_at(void *arg, const char *name)
 static void scene_make(struct scene *scene)
 {
 	fixture_open(&f);
+	roots_give(&f, (uint8_t)registry_root(f.r)->key_generation);
 	thread_channels(scene->channels, THREADS);
 	scene->others[0] = connect_user(&f, 1, scene->channels, THREADS, NULL);
 	scene->subject = connect_user(&f, 1, scene->channels, 2, NULL);
@@ -201,14 +202,14 @@ Test(crash, activation_beside_others)
 	cr_assert_gt(each_step(op_activate_beside, judge_activate_beside), 10);
 }
 
-/* With other keys: each group is swapped for another with the same members. */
+/* Of another user generation: each group is swapped for another with the same members. */
 static void op_activate_rekeyed(struct scene *scene)
 {
 	struct registry_connection spec = connection_spec(&f, 1);
 	struct registry_user_keys keys = user_keys(1);
 	struct registry_connection c;
 
-	keys.key_generation++;
+	keys.user_generation++;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
 	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, scene->channels, THREADS), 0);
 }
@@ -288,6 +289,60 @@ static void judge_revoke(struct scene *scene)
 Test(crash, revocation)
 {
 	cr_assert_gt(each_step(op_revoke, judge_revoke), 8);
+}
+
+/* ---- rotation ---- */
+
+static uint8_t in_force(void)
+{
+	return (uint8_t)registry_root(f.r)->key_generation;
+}
+
+static void op_rotate(struct scene *scene)
+{
+	uint8_t next = in_force() % 3 + 1;
+
+	roots_give(&f, next);
+	cr_assert_eq(registry_generation_switch(f.r, next), 0);
+	keep(&f, 1);
+	registry_roots_retire(f.r);
+}
+
+/* Whatever is in force has its roots, no stream began anew, and it can be gone through again. */
+static void judge_rotate(struct scene *scene)
+{
+	const struct fan_registry *root = registry_root(f.r);
+	uint64_t incarnation = root->next_incarnation;
+
+	bystanders_check(scene, true);
+	cr_assert_not_null(fan_root_of(root, in_force()));
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 3);
+	op_rotate(scene);
+	cr_assert(registry_keys_rewritten(f.r));
+	cr_assert_eq(registry_other_generation(f.r), 0);
+	cr_assert_eq(root->next_incarnation, incarnation);
+	tag_keys_check(&f);
+}
+
+Test(crash, rotation)
+{
+	cr_assert_gt(each_step(op_rotate, judge_rotate), 30);
+}
+
+/* Killed between the stores of one key: what has no generation is written anew. */
+Test(crash, half_of_a_tag_key)
+{
+	struct scene scene;
+
+	scene_make(&scene);
+	op_rotate(&scene);
+	f.r->groups[0].key_generation = 0;
+	memset(f.r->groups[0].tag_key, 0x55, FAN_TAG_KEY_LEN / 2);
+	fixture_close(&f);
+	fixture_open(&f);
+	keep(&f, 1);
+	tag_keys_check(&f);
+	scene_end(&scene);
 }
 
 /* ---- replacement: the same id and user again ---- */

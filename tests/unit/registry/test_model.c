@@ -123,7 +123,7 @@ static void op_activate(void)
 	if (single)
 		asked[cnt++] = FAN_CHANNEL_SINGLE | m->id;
 	keys = user_keys(m->user);
-	keys.key_generation = draw(32) ? 1 : 2; /* another key now and then */
+	keys.user_generation = draw(32) ? 1 : 2; /* another one now and then */
 	if (registry_connection_activate(f.r, m->id, &keys, asked, cnt) < 0) {
 		refused++;
 		return;

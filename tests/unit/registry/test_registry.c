@@ -241,8 +241,8 @@ Test(registry, a_group_lingers_and_goes_on_when_somebody_comes_back)
 	drain_and_check(&f);
 }
 
-/* A change of key is another group, in one store; those who were in it stay. */
-Test(registry, other_keys_make_another_group_with_the_same_members)
+/* Another user generation is another group, in one store; those who were in it stay. */
+Test(registry, another_user_generation_makes_another_group_with_the_same_members)
 {
 	const struct fan_table *t = registry_table(f.r);
 	uint64_t a = connect_user(&f, 1, NULL, 0, NULL);
@@ -251,12 +251,12 @@ Test(registry, other_keys_make_another_group_with_the_same_members)
 	struct registry_connection c;
 	const struct fan_group *group;
 
-	keys.key_generation = 2;
+	keys.user_generation = 2;
 	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
 	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), 0);
 	group = fan_table_lookup(t, spec.handle, FAN_CHANNEL_ALL,
 				 fan_table_hash(t->seed, spec.handle, FAN_CHANNEL_ALL));
-	cr_assert_eq(group->key_generation, 2);
+	cr_assert_eq(group->user_generation, 2);
 	cr_assert_eq(group->incarnation, 2);
 	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 2);
 	cr_assert_eq(counts_of(&f).groups, 1);
@@ -264,6 +264,56 @@ Test(registry, other_keys_make_another_group_with_the_same_members)
 	disconnect(&f, a);
 	table_check(&f);
 	drain_and_check(&f);
+}
+
+/* Streams go on: their keys are written in place, and who joins meanwhile joins the same group. */
+Test(registry, a_rotation_changes_keys_and_begins_no_stream_anew)
+{
+	struct registry_connection spec = connection_spec(&f, 1);
+	struct registry_user_keys keys = user_keys(1);
+	struct registry_connection c;
+	uint64_t incarnation;
+
+	roots_give(&f, 1);
+	connect_user(&f, 1, NULL, 0, NULL);
+	incarnation = registry_root(f.r)->next_incarnation;
+	cr_assert_eq(registry_other_generation(f.r), 0);
+	cr_assert_eq(registry_generation_switch(f.r, 2), -ENOENT);
+	roots_give(&f, 2);
+	cr_assert_eq(registry_other_generation(f.r), 2);
+	cr_assert_eq(registry_root(f.r)->key_generation, 1, "until the switch");
+	cr_assert_eq(registry_generation_switch(f.r, 2), 0);
+	cr_assert_eq(registry_other_generation(f.r), 1);
+	cr_assert_not(registry_keys_rewritten(f.r));
+	keys.key_generation = 2;
+	cr_assert_eq(registry_connection_add(f.r, &spec, &c), 0);
+	cr_assert_eq(registry_connection_activate(f.r, c.id, &keys, NULL, 0), 0);
+	cr_assert_eq(registry_root(f.r)->next_incarnation, incarnation, "the same stream");
+	cr_assert_eq(endpoint_cnt(&f, 1, FAN_CHANNEL_ALL), 2);
+	keep(&f, 1);
+	cr_assert(registry_keys_rewritten(f.r));
+	tag_keys_check(&f);
+	registry_roots_retire(f.r);
+	cr_assert_eq(registry_other_generation(f.r), 0);
+	cr_assert_null(fan_root_of(registry_root(f.r), 1));
+	for (unsigned i = 0; i < 2; i++)
+		for (unsigned j = 0; j < 32 && !registry_root(f.r)->key_roots[i].generation; j++)
+			cr_assert_eq(registry_root(f.r)->key_roots[i].seal_root[j], 0, "wiped");
+	drain_and_check(&f);
+}
+
+Test(registry, roots_in_force_are_never_replaced)
+{
+	uint8_t other[FAN_KEY_LEN] = {7};
+
+	roots_give(&f, 1);
+	roots_give(&f, 1);
+	cr_assert_eq(registry_roots_set(f.r, 1, other, other), -ESTALE);
+	cr_assert_neq(strstr(registry_why(f.r), "another master key"), NULL);
+	roots_give(&f, 2);
+	roots_give(&f, 3);
+	cr_assert_not_null(fan_root_of(registry_root(f.r), 1));
+	cr_assert_null(fan_root_of(registry_root(f.r), 2), "a third one takes its place");
 }
 
 Test(registry, revocation_ends_everything_of_one_user)
