@@ -136,7 +136,7 @@ Test(filter, other_versions_and_types_are_refused)
 		packet[1] = (uint8_t)value;
 		fan_filter_tag(packet, (const uint8_t *)scope.tag_key);
 		expect(packet, len,
-		       value >= 0x10 && value <= 0x12 ? SCOPE_ACCEPTED : SCOPE_DROP_TYPE);
+		       value >= 0x10 && value <= FAN_TYPE_LOST ? SCOPE_ACCEPTED : SCOPE_DROP_TYPE);
 	}
 }
 

@@ -152,7 +152,7 @@ Test(scope, form)
 {
 	cr_assert_eq(judge_with(0, 2), BYPASS_DROP_VERSION);
 	cr_assert_eq(judge_with(1, FAN_TYPE_PUBLISH), BYPASS_DROP_TYPE);
-	cr_assert_eq(judge_with(1, 0x13), BYPASS_DROP_TYPE);
+	cr_assert_eq(judge_with(1, FAN_TYPE_LOST + 1), BYPASS_DROP_TYPE);
 	cr_assert_eq(judge_with(5, 6), BYPASS_DROP_LENGTH);
 	for (packet_len = 0; packet_len < FAN_DELIVERY_LEN; packet_len++)
 		cr_assert_eq(judge(), BYPASS_DROP_SHORT);
