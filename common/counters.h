@@ -19,6 +19,17 @@
 	X(log_heavy, "events logged beside the others': their user used up his share")       \
 	X(seal_keys_derived, "keys of streams derived, since they were not kept")            \
 	X(seal_schedules_made, "key schedules of streams made, since they were not kept")    \
+	X(replay_requests, "requests for replay that were accepted")                         \
+	X(replay_sent, "events sent again to who had asked")                                 \
+	X(replay_lost, "events asked for that the log does not have (any more)")             \
+	X(replay_torn, "torn log records met: a replay ends at such")                        \
+	X(statuses_sent, "statuses given to the port: a stream's end")                       \
+	X(statuses_skipped, "statuses of groups that came while a queue was full")           \
+	X(drop_replay_tag, "request for replay with a wrong tag")                            \
+	X(drop_replay_budget, "requests for replay in one burst over what is checked")       \
+	X(drop_replay_full, "request for replay while too many wait")                        \
+	X(drop_replay_repeated, "request for replay that came again, or late")               \
+	X(drop_replay_unknown, "request for replay of no group, or not of its connection")   \
 	X(copies_attempted, "connections of the events' groups")                             \
 	X(copies_sent, "copies given to the port")                                           \
 	X(acks_sent, "acknowledgements given to the port")                                   \

@@ -238,6 +238,79 @@ void fanout_burst(struct worker *w)
 	w->event_cnt = 0;
 }
 
+/* ---- beside events ---- */
+
+#define FLAGS_OFF 2 /* of a delivery header */
+
+bool fanout_replay(struct worker *w, const struct fan_group *group,
+		   const struct fan_endpoint *endpoint, const uint8_t *image, uint16_t len)
+{
+	uint8_t bytes[FRAME_HEADERS_MAX + FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX + KERNEL_SLACK];
+	uint8_t *copy = bytes + FRAME_HEADERS_MAX;
+
+	RTE_VERIFY(len <= FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX);
+	memcpy(copy, image, len);
+	copy[FLAGS_OFF] |= FAN_FLAG_REPLAY;
+	if (!tag_image(w, copy, group))
+		return false;
+	emit(w, copy, len, endpoint, 1, SENT_REPLAY);
+	return true;
+}
+
+/* A header without a payload, as of now. */
+static void control_emit(struct worker *w, const struct fan_group *group,
+			 const struct fan_endpoint *endpoints, uint32_t cnt,
+			 struct fan_delivery *delivery, uint16_t kind)
+{
+	uint8_t bytes[FRAME_HEADERS_MAX + FAN_DELIVERY_LEN + KERNEL_SLACK];
+	uint8_t *image = bytes + FRAME_HEADERS_MAX;
+
+	tag_generation(w);
+	delivery->key_generation = (uint8_t)w->roots.generation;
+	delivery->channel = group->channel;
+	delivery->time_ns = w->now_ns;
+	delivery->user_generation = group->user_generation;
+	memcpy(delivery->handle, group->handle, FAN_HANDLE_LEN);
+	fan_delivery_encode(image, delivery);
+	if (tag_image(w, image, group))
+		emit(w, image, FAN_DELIVERY_LEN, endpoints, cnt, kind);
+}
+
+void fanout_lost(struct worker *w, const struct fan_group *group,
+		 const struct fan_endpoint *endpoint, uint64_t epoch, uint64_t first, uint64_t last)
+{
+	struct fan_delivery delivery = {
+		.type = FAN_TYPE_LOST,
+		.epoch = epoch,
+		.sequence = first,
+		.publisher_sequence = last,
+	};
+
+	control_emit(w, group, endpoint, 1, &delivery, SENT_LOST);
+}
+
+void fanout_status(struct worker *w, const struct fan_group *group,
+		   const struct fan_endpoint *endpoints, uint32_t cnt)
+{
+	const struct fan_group_state *state =
+		&w->plane->group_states[fan_group_idx(&w->plane->table, group)];
+	struct fan_delivery delivery = {.type = FAN_TYPE_STATUS};
+
+	if (state->incarnation == group->incarnation) {
+		delivery.epoch = state->epoch;
+		delivery.sequence = state->sequence;
+	}
+	control_emit(w, group, endpoints, cnt, &delivery, SENT_STATUS);
+}
+
+void fanout_beside_flush(struct worker *w)
+{
+	send_flush(w);
+	COUNT_N(w, replay_sent, w->tx_sent[SENT_REPLAY]);
+	COUNT_N(w, statuses_sent, w->tx_sent[SENT_STATUS]);
+	w->tx_sent[SENT_REPLAY] = w->tx_sent[SENT_STATUS] = w->tx_sent[SENT_LOST] = 0;
+}
+
 /* ---- challenges ---- */
 
 void fanout_challenge(struct worker *w, const struct fan_request *request)

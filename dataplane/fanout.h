@@ -30,5 +30,21 @@ void fanout_count(struct worker *w, struct rte_mbuf *event, const struct fan_gro
 /* Nothing more is to be done but to acknowledge it. */
 void fanout_close(struct worker *w, struct rte_mbuf *event);
 
+/*
+ * ---- beside events: replay and status. Under the group's keys, to endpoints of the group; they
+ * leave with fanout_beside_flush(), which counts them ----
+ */
+
+/* A logged image once more; false: the keys that it was sent under have been retired. */
+bool fanout_replay(struct worker *w, const struct fan_group *group,
+		   const struct fan_endpoint *endpoint, const uint8_t *image, uint16_t len);
+/* The range first..last of the stream is not in the log. */
+void fanout_lost(struct worker *w, const struct fan_group *group,
+		 const struct fan_endpoint *endpoint, uint64_t epoch, uint64_t first, uint64_t last);
+/* Where the group's stream stands; epoch and sequence 0: it has had no event. */
+void fanout_status(struct worker *w, const struct fan_group *group,
+		   const struct fan_endpoint *endpoints, uint32_t cnt);
+void fanout_beside_flush(struct worker *w);
+
 /* Answers fanwired's request: a challenge to an address that wants to be registered. */
 void fanout_challenge(struct worker *w, const struct fan_request *request);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "dataplane/flows.h"
+#include "dataplane/replay.h"
 #include "dataplane/send.h"
 
 int handover_init(struct plane *plane)
@@ -81,6 +82,14 @@ void handover_publish(struct worker *w, unsigned to, struct rte_mbuf *mbuf)
 		packet_drop(w, mbuf, FAN_COUNTER_drop_handover_full);
 }
 
+void handover_replay(struct worker *w, unsigned to, struct rte_mbuf *mbuf)
+{
+	if (rte_ring_sp_enqueue(w->plane->rings[HANDOVER_REPLAY][w->idx][to], mbuf) == 0)
+		COUNT(w, handovers);
+	else
+		packet_drop(w, mbuf, FAN_COUNTER_drop_replay_full);
+}
+
 void handover_result(struct worker *w, unsigned to, struct rte_mbuf *mbuf)
 {
 	rte_ring_sp_enqueue(w->plane->rings[HANDOVER_RESULT][w->idx][to], mbuf);
@@ -106,11 +115,27 @@ static unsigned collect(struct worker *w, enum handover kind, struct rte_mbuf **
 	return cnt;
 }
 
+/* Through `others`, which is nobody's meanwhile. */
+static unsigned collect_replays(struct worker *w, struct rte_mbuf **others, unsigned *from)
+{
+	unsigned cnt = collect(w, HANDOVER_REPLAY, others, from);
+
+	for (unsigned i = 0; i < cnt; i++) {
+		const struct packet *packet = packet_of(others[i]);
+		struct fan_replay request;
+
+		if (fan_replay_decode(packet->wire, packet->wire_len, &request) == FAN_WIRE_OK)
+			replay_queue(w, &request);
+		rte_pktmbuf_free(others[i]);
+	}
+	return cnt;
+}
+
 unsigned handover_collect(struct worker *w)
 {
 	unsigned from[FAN_WORKERS_MAX] = {0};
 	struct rte_mbuf *others[BURST_MAX];
-	unsigned publishes, events, results, transmits;
+	unsigned publishes, events, results, transmits, replays;
 
 	if (w->plane->worker_cnt == 1)
 		return 0;
@@ -118,6 +143,7 @@ unsigned handover_collect(struct worker *w)
 	w->publish_cnt += publishes;
 	events = collect(w, HANDOVER_EVENT, w->events + w->event_cnt, from);
 	w->event_cnt += events;
+	replays = collect_replays(w, others, from);
 	transmits = collect(w, HANDOVER_TRANSMIT, others, from);
 	for (unsigned i = 0; i < transmits; i++)
 		send_queue(w, others[i], SENT_ACK);
@@ -128,7 +154,7 @@ unsigned handover_collect(struct worker *w)
 	w->done_cnt += results;
 	for (unsigned i = 0; i < w->plane->worker_cnt; i++)
 		in_flight_change(w, i, -(int)from[i]);
-	return publishes + events + transmits + results;
+	return publishes + events + replays + transmits + results;
 }
 
 bool handover_is_quiet(const struct plane *plane)

@@ -22,6 +22,8 @@ bool handover_group_busy(const struct worker *w, uint64_t hash);
 void handover_event(struct worker *w, unsigned to, struct rte_mbuf *mbuf);
 /* Passes a received publish to its session's owner, or drops it with its reason. */
 void handover_publish(struct worker *w, unsigned to, struct rte_mbuf *mbuf);
+/* Passes a request for replay, whose tag is right, to its group's owner, or drops it. */
+void handover_replay(struct worker *w, unsigned to, struct rte_mbuf *mbuf);
 /* Passes the result back to the session's owner. Cannot fail: see above. */
 void handover_result(struct worker *w, unsigned to, struct rte_mbuf *mbuf);
 /* Nothing is on its way between workers. Main lcore, while draining. */

@@ -8,7 +8,9 @@
 #include "common/shm/ring.h"
 #include "dataplane/fanout.h"
 #include "dataplane/flows.h"
+#include "dataplane/replay.h"
 #include "dataplane/send.h"
+#include "dataplane/status.h"
 
 #define NANOSECONDS	  UINT64_C(1000000000)
 #define REQUESTS_PER_LOOP 16
@@ -118,6 +120,8 @@ unsigned housekeeping(struct worker *w, unsigned work)
 {
 	unsigned cnt = w->idx == 0 ? requests(w) : 0;
 
+	cnt += replay_serve(w, work > 0);
+	cnt += status_serve(w, work > 0);
 	__atomic_store_n(&w->shared->loops, w->shared->loops + 1, __ATOMIC_RELAXED);
 	if (work + cnt) {
 		__atomic_store_n(&w->shared->busy_loops, w->shared->busy_loops + 1,

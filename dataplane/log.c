@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "dataplane/fanout.h"
 #include "dataplane/session.h"
+#include "dataplane/status.h"
 
 #define SUBJECT	   "log"
 #define POSITION   (~FAN_LOG_RING_BIT) /* without its ring */
@@ -316,6 +317,7 @@ static void log_one(struct worker *w, const struct fan_group *group, const struc
 	__atomic_store_n(&record->position, position, __ATOMIC_RELEASE);
 	ring_end(w, idx, len);
 	__atomic_store_n(&state->log_tail, fan_log_place(position), __ATOMIC_RELEASE);
+	status_event(w, fan_group_idx(&w->plane->table, group), state);
 	COUNT(w, events_logged);
 	COUNT_N(w, log_bytes, len);
 }

@@ -13,6 +13,7 @@
 #include "common/shm/ring.h"
 #include "common/wire/handle.h"
 #include "dataplane/handover.h"
+#include "dataplane/replay.h"
 #include "dataplane/worker.h"
 
 /* A datagram's place in the frame, and where it came from. */
@@ -196,6 +197,18 @@ static unsigned echo_judge(struct worker *w, const struct packet *packet)
 	return FAN_COUNTER_echoes_accepted;
 }
 
+static void on_replay(struct worker *w, struct rte_mbuf *mbuf)
+{
+	const struct packet *packet = packet_of(mbuf);
+	struct fan_replay request;
+	enum fan_wire_error error = fan_replay_decode(packet->wire, packet->wire_len, &request);
+
+	if (error)
+		packet_drop(w, mbuf, wire_error_counter(error));
+	else
+		replay_request(w, mbuf, &request);
+}
+
 static void parse_one(struct worker *w, struct rte_mbuf *mbuf)
 {
 	enum fan_wire_error error = FAN_WIRE_OK;
@@ -214,6 +227,9 @@ static void parse_one(struct worker *w, struct rte_mbuf *mbuf)
 		break;
 	case FAN_TYPE_ECHO: /* the verdict is a counter either way */
 		packet_drop(w, mbuf, echo_judge(w, packet));
+		break;
+	case FAN_TYPE_REPLAY:
+		on_replay(w, mbuf);
 		break;
 	default:
 		packet_drop(w, mbuf, error ? wire_error_counter(error) : FAN_COUNTER_drop_type);

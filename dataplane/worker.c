@@ -11,7 +11,9 @@
 #include "dataplane/flows.h"
 #include "dataplane/log.h"
 #include "dataplane/seal.h"
+#include "dataplane/replay.h"
 #include "dataplane/send.h"
+#include "dataplane/status.h"
 #include "dataplane/tag.h"
 
 #define HEARTBEATS_PER_S 100
@@ -30,7 +32,8 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
 	w->templates = calloc(plane->table.nexthop_cnt, sizeof(*w->templates));
 	w->crypto = alloc_mb_mgr(0);
-	if (admission_init(w) || log_open(w) || !w->ack_first || !w->templates || !w->crypto)
+	if (admission_init(w) || log_open(w) || replay_init(w) || status_init(w) ||
+	    !w->ack_first || !w->templates || !w->crypto)
 		return -ENOMEM;
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))
@@ -48,6 +51,8 @@ void worker_destroy(struct worker *w)
 		return;
 	flows_fini(w);
 	admission_fini(w);
+	status_fini(w);
+	replay_fini(w);
 	log_close(w);
 	seal_worker_fini(w);
 	send_fini(w);

@@ -25,6 +25,7 @@
 #include "common/shm/table.h"
 #include "common/wire/wire.h"
 #include "dataplane/kernels/kernels.h"
+#include "dataplane/kernels/seal.h"
 
 #define BURST_MAX	   256		   /* packets taken from one source at once */
 #define STAGE_MAX	   (5 * BURST_MAX) /* received, of two kinds handed over, had waited, went on */
@@ -45,6 +46,7 @@ enum handover {
 	HANDOVER_PUBLISH,  /* to the session's owner, as received */
 	HANDOVER_EVENT,	   /* to the group's owner, opened and accepted */
 	HANDOVER_RESULT,   /* back to the session's owner */
+	HANDOVER_REPLAY,   /* to the group's owner: a request whose tag is right */
 	HANDOVER_TRANSMIT, /* to a worker that has a transmit queue */
 	HANDOVER_KIND_CNT
 };
@@ -95,6 +97,7 @@ struct plane {
 	uint8_t *logs; /* of all workers, one behind the other; log.h */
 	struct key_schedule *key_schedules;
 	bool seal;		    /* deliveries are sealed */
+	kernel_seal_fn *seal_kernel; /* NULL: ipsec-mb seals */
 	struct seal_key *seal_keys; /* of groups' streams, by group; seal.h */
 	const struct kernels *kernels;
 	struct rte_mempool *pool;    /* what is received */
@@ -135,7 +138,15 @@ struct tx_run {
 };
 
 /* Index of tx_sent for packets that are no copy of an event. */
-enum { SENT_ACK = STAGE_MAX, SENT_CHALLENGE, SENT_SLICES, SENT_CNT = SENT_SLICES + SLICES_MAX };
+enum {
+	SENT_ACK = STAGE_MAX,
+	SENT_CHALLENGE,
+	SENT_REPLAY,
+	SENT_STATUS,
+	SENT_LOST,
+	SENT_SLICES,
+	SENT_CNT = SENT_SLICES + SLICES_MAX
+};
 
 /* Endpoints that are still to be served. */
 struct block {
@@ -229,8 +240,8 @@ struct worker {
 	uint16_t in_flight_groups[GROUP_PLACES]; /* of them, by their group's hash */
 	MB_MGR *crypto;
 	struct seal_schedule *schedules; /* of streams; seal.h */
-	struct fan_key_roots roots; /* of the key generation in force, as of this burst */
-	uint8_t epoch_key[32];	    /* of the generator of stream epochs */
+	struct fan_key_roots roots;	 /* of the key generation in force, as of this burst */
+	uint8_t epoch_key[32];		 /* of the generator of stream epochs */
 	uint64_t epoch_counter;
 	uint64_t epochs[EPOCHS_DRAWN]; /* drawn ahead; epoch_left of them not used yet */
 	unsigned epoch_left;

@@ -66,10 +66,10 @@ static void see(struct seen *seen)
 	while (take(&p, &frame)) {
 		uint32_t slot = frame.wire[15];
 
-		if (frame.wire[1] == FAN_TYPE_DELIVERY) {
+		if (frame.wire[1] == FAN_TYPE_DELIVERY)
 			see_delivery(seen, &frame);
+		if (frame.wire[1] != FAN_TYPE_ACK) /* and where a stream stands */
 			continue;
-		}
 		unsigned n = ack_open(&frame, slot, &cumulative, results);
 
 		for (unsigned i = 0; i < n; i++) {
