@@ -8,8 +8,9 @@
 
 #include "dataplane/fanout.h"
 
-#define SEAL_TAG_OFF FAN_SEALED_HEADER_LEN /* of a delivery header */
-#define SEQUENCE_OFF 40
+#define SEAL_TAG_OFF	FAN_SEALED_HEADER_LEN /* of a delivery header */
+#define KEYS_AT_ONCE	16
+#define SCHEDULES_AHEAD 4
 
 /* ---- life ---- */
 
@@ -49,6 +50,7 @@ int seal_init(struct plane *plane)
 	plane->seal = plane->table.registry->seal;
 	if (!plane->seal)
 		return 0;
+	plane->seal_kernel = kernels_seal();
 	plane->seal_keys = memory_take(keys_len(plane));
 	return plane->seal_keys ? 0 : -ENOMEM;
 }
@@ -61,7 +63,7 @@ void seal_fini(struct plane *plane)
 
 int seal_worker_init(struct worker *w)
 {
-	if (!w->plane->seal)
+	if (!w->plane->seal || w->plane->seal_kernel)
 		return 0;
 	w->schedules = memory_take(schedules_len(w->plane));
 	return w->schedules ? 0 : -ENOMEM;
@@ -121,13 +123,19 @@ void seal_prefetch(const struct worker *w, const struct fan_group *group)
 		rte_prefetch0(key_at(w, group));
 }
 
-/* ---- sealing ---- */
+/* ---- sealing: with ipsec-mb, under a schedule ---- */
+
+static struct seal_schedule *schedule_at(const struct worker *w, const struct fan_group *group)
+{
+	uint32_t idx = fan_group_idx(&w->plane->table, group);
+
+	return &w->schedules[idx % w->plane->config.seal_schedules];
+}
 
 static const struct gcm_key_data *schedule_of(struct worker *w, const struct fan_group *group,
 					      const struct seal_key *key)
 {
-	uint32_t idx = fan_group_idx(&w->plane->table, group) % w->plane->config.seal_schedules;
-	struct seal_schedule *schedule = &w->schedules[idx];
+	struct seal_schedule *schedule = schedule_at(w, group);
 
 	if (!stream_same(&schedule->stream, &key->stream)) {
 		IMB_AES256_GCM_PRE(w->crypto, key->bytes, &schedule->gcm);
@@ -135,6 +143,17 @@ static const struct gcm_key_data *schedule_of(struct worker *w, const struct fan
 		COUNT(w, seal_schedules_made);
 	}
 	return &schedule->gcm;
+}
+
+static void schedule_prefetch(const struct worker *w, unsigned idx)
+{
+	const char *schedule;
+
+	if (idx >= w->event_cnt || !w->groups[idx])
+		return;
+	schedule = (const char *)schedule_at(w, w->groups[idx]);
+	for (size_t off = 0; off < sizeof(struct seal_schedule); off += RTE_CACHE_LINE_SIZE)
+		rte_prefetch0(schedule + off);
 }
 
 static void event_seal(struct worker *w, const struct fan_group *group, struct packet *packet)
@@ -151,11 +170,46 @@ static void event_seal(struct worker *w, const struct fan_group *group, struct p
 			   image + SEAL_TAG_OFF, FAN_TAG_LEN);
 }
 
+static void burst_by_schedules(struct worker *w)
+{
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		schedule_prefetch(w, i + SCHEDULES_AHEAD);
+		if (w->groups[i])
+			event_seal(w, w->groups[i], packet_of(w->events[i]));
+	}
+}
+
+/* ---- sealing: with the kernel, from the keys themselves ---- */
+
+/* A group's stream and the generation do not change in a burst: keys stay as they were found. */
+static void burst_by_keys(struct worker *w)
+{
+	uint8_t *images[KEYS_AT_ONCE];
+	const uint8_t *keys[KEYS_AT_ONCE];
+	unsigned cnt = 0;
+
+	for (unsigned i = 0; i < w->event_cnt; i++) {
+		struct packet *packet = packet_of(w->events[i]);
+
+		if (!w->groups[i])
+			continue;
+		images[cnt] = fanout_image(packet);
+		keys[cnt] = key_of(w, w->groups[i], packet)->bytes;
+		if (++cnt == KEYS_AT_ONCE) {
+			w->plane->seal_kernel(images, keys, cnt);
+			cnt = 0;
+		}
+	}
+	if (cnt)
+		w->plane->seal_kernel(images, keys, cnt);
+}
+
 void seal_burst(struct worker *w)
 {
 	if (!w->plane->seal)
 		return;
-	for (unsigned i = 0; i < w->event_cnt; i++)
-		if (w->groups[i])
-			event_seal(w, w->groups[i], packet_of(w->events[i]));
+	if (likely(w->plane->seal_kernel))
+		burst_by_keys(w);
+	else
+		burst_by_schedules(w);
 }
