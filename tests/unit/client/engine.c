@@ -17,6 +17,7 @@
 #include "client/client_socket.h"
 
 static const uint8_t key[FAN_KEY_LEN] = {1, 2, 3, 4, 5};
+static const uint8_t replay_key[FAN_TAG_KEY_LEN] = {6, 7, 8};
 
 /* ---- client.sock ----------------------------------------------------------------------------- */
 
@@ -44,6 +45,39 @@ static void give(struct engine *e, int client, json_t *answer)
 	json_object_set_new(answer, "payload_limit", json_integer(ENGINE_LIMIT));
 	client_socket_send(client, answer, e->given);
 	json_decref(answer);
+}
+
+static void user_key(uint8_t user[FAN_KEY_LEN], uint8_t generation)
+{
+	memset(user, generation, FAN_KEY_LEN);
+}
+
+void engine_key(char text[2 * FAN_KEY_LEN + 1], uint8_t generation)
+{
+	uint8_t user[FAN_KEY_LEN];
+
+	user_key(user, generation);
+	fan_hex(text, user, sizeof(user));
+}
+
+/* What a grant and an attachment have of keys. */
+static void add_keys(const struct engine *e, json_t *answer)
+{
+	char user[2 * FAN_KEY_LEN + 1], replay[2 * FAN_TAG_KEY_LEN + 1];
+
+	if (!e->seals)
+		return;
+	engine_key(user, 1);
+	fan_hex(replay, replay_key, sizeof(replay_key));
+	json_object_update_new(answer,
+			       json_pack("{s:b, s:[{s:i, s:s}], s:s}", "seal", 1, "keys",
+					 "generation", 1, "key", user, "replay_key", replay));
+}
+
+static void add_tails(const struct engine *e, json_t *message)
+{
+	if (e->tails)
+		json_object_set_new(message, "tails", json_loads(e->tails, 0, NULL));
 }
 
 /* The challenge of the real engine: an echo of exactly its numbers must come back. */
@@ -77,6 +111,7 @@ static void challenge(struct engine *e, int client)
 		return;
 	}
 	active = json_pack("{s:s, s:s}", "event", "active", "connection", "0000000000000011");
+	add_tails(e, active);
 	client_socket_send(client, active, -1);
 	json_decref(active);
 }
@@ -110,18 +145,26 @@ static void on_request(struct engine *e, int client, const json_t *request, int 
 			       "key", key_text, "user"));
 	} else if (strcmp(op, "subscribe") == 0) {
 		e->opens++;
-		give(e, client,
-		     json_pack("{s:b, s:s, s:i, s:s, s:i, s:s}", "ok", 1, "connection",
-			       "0000000000000011", "generation", 1, "user", "alice",
-			       "lease_seconds", e->lease_s, "state", "pending"));
+		answer = json_pack("{s:b, s:s, s:i, s:s, s:i, s:s}", "ok", 1, "connection",
+				   "0000000000000011", "generation", 1, "user", "alice",
+				   "lease_seconds", e->lease_s, "state", "pending");
+		add_keys(e, answer);
+		give(e, client, answer);
 		challenge(e, client);
 	} else if (strcmp(op, "renew") == 0) {
 		e->renews++;
+		answer = json_pack("{s:b, s:s, s:i}", "ok", 1, "op", "renew", "lease_seconds",
+				   e->lease_s);
+		add_tails(e, answer);
+		client_socket_send(client, answer, -1);
+		json_decref(answer);
 	} else {
 		e->attached_same += same_socket(e, passed);
 		e->attaches++;
 		usleep(e->attach_ms * 1000);
 		answer = json_pack("{s:b, s:s}", "ok", 1, "state", "active");
+		add_keys(e, answer);
+		add_tails(e, answer);
 		client_socket_send(client, answer, -1);
 		json_decref(answer);
 	}
@@ -297,6 +340,7 @@ struct fan_delivery engine_delivery(uint64_t sequence, size_t payload_len)
 	struct fan_delivery d = {.type = FAN_TYPE_DELIVERY,
 				 .flags = FAN_FLAG_BEGIN | FAN_FLAG_END,
 				 .payload_len = (uint16_t)payload_len,
+				 .key_generation = 1,
 				 .kind = 9,
 				 .epoch = 7,
 				 .sequence = sequence,
@@ -307,6 +351,26 @@ struct fan_delivery engine_delivery(uint64_t sequence, size_t payload_len)
 	return d;
 }
 
+/* Seals packet in place; its tag goes into the header. */
+static void seal_delivery(const struct fan_delivery *delivery, uint8_t *packet)
+{
+	uint8_t user[FAN_KEY_LEN], stream[FAN_KEY_LEN], header[FAN_SEALED_HEADER_LEN];
+	uint8_t *payload = packet + FAN_DELIVERY_LEN;
+	uint8_t sealed[FAN_PAYLOAD_DEFAULT + FAN_TAG_LEN];
+	struct seal seal;
+
+	user_key(user, delivery->key_generation);
+	fan_stream_key(stream, user, delivery->channel, delivery->epoch);
+	fan_sealed_header(header, packet);
+	cr_assert_eq(seal_init(&seal, stream), 0);
+	cr_assert_eq(seal_close(&seal, FAN_DIRECTION_DELIVER, delivery->sequence, header,
+				sizeof(header), payload, delivery->payload_len, sealed),
+		     0);
+	seal_fini(&seal);
+	memcpy(payload, sealed, delivery->payload_len);
+	memcpy(packet + FAN_SEALED_HEADER_LEN, sealed + delivery->payload_len, FAN_TAG_LEN);
+}
+
 void engine_deliver(struct engine *e, const struct fan_delivery *delivery, const void *payload)
 {
 	uint8_t packet[2048];
@@ -314,6 +378,25 @@ void engine_deliver(struct engine *e, const struct fan_delivery *delivery, const
 
 	if (delivery->payload_len)
 		memcpy(packet + len, payload, delivery->payload_len);
+	if (e->seals && delivery->type == FAN_TYPE_DELIVERY && delivery->key_generation)
+		seal_delivery(delivery, packet);
 	sendto(e->udp, packet, len + delivery->payload_len, 0, (struct sockaddr *)&e->peer,
 	       sizeof(e->peer));
+}
+
+bool engine_asked(struct engine *e, struct fan_replay *replay, int timeout_ms)
+{
+	struct pollfd poller = {.fd = e->udp, .events = POLLIN};
+	uint8_t packet[2048];
+	ssize_t len;
+
+	if (poll(&poller, 1, timeout_ms) <= 0)
+		return false;
+	len = recv(e->udp, packet, sizeof(packet), 0);
+	cr_assert_eq(fan_replay_decode(packet, (size_t)len, replay), FAN_WIRE_OK);
+	cr_assert(fan_replay_tag_ok(packet, replay_key));
+	cr_assert_eq(replay->connection, ENGINE_ID);
+	cr_assert_gt(replay->counter, e->replay_counter, "a request's counter does not grow");
+	e->replay_counter = replay->counter;
+	return true;
 }

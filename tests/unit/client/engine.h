@@ -38,13 +38,16 @@ struct engine {
 	bool loses_active;  /* breaks the connection instead of telling it */
 	unsigned attach_ms; /* until an attach is answered */
 	int lease_s;
+	bool seals;	   /* deliveries are sealed, and what is missing can be asked for */
+	const char *tails; /* of the active event and of renewals: JSON, or NULL */
 
 	/* what it saw */
 	atomic_uint opens, attaches, attached_same, renews, echoes;
 
 	struct seal seal;
 	uint64_t ack_counter;
-	uint64_t accepted; /* publisher sequences, strictly in order */
+	uint64_t replay_counter; /* of the last request */
+	uint64_t accepted;	 /* publisher sequences, strictly in order */
 };
 
 struct engine_publish {
@@ -72,7 +75,15 @@ void engine_ack_as(struct engine *engine, uint64_t counter, uint64_t cumulative,
 /* The result that a plain engine gives: sequence 1000 + publisher sequence, 3 attempted, 2 sent. */
 struct fan_result engine_result(uint64_t publisher_sequence);
 
-/* Sends a delivery header, as given, and payload to the library's socket. */
+/* A user key of the engine's, as text: 64 hex digits. Generation 1 is given with the grant. */
+void engine_key(char text[2 * FAN_KEY_LEN + 1], uint8_t generation);
+/* Next request for replay within timeout_ms, its tag checked: false if none came. */
+bool engine_asked(struct engine *engine, struct fan_replay *replay, int timeout_ms);
+
+/*
+ * Sends a delivery header, as given, and payload to the library's socket. An engine that seals
+ * seals it, under the header's key generation; unless that is 0.
+ */
 void engine_deliver(struct engine *engine, const struct fan_delivery *delivery,
 		    const void *payload);
 /* A delivery to alice: unfragmented, epoch 7, session 5. */
