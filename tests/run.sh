@@ -3,7 +3,7 @@
 #
 # ./dev test: builds and runs everything that CI runs, prints each runner's own closing lines and one
 # line of totals, and fails if anything failed.
-# usage: run.sh [lint|unit|fuzz|asan|tsan|system|bench|prove]... [-k EXPR]
+# usage: run.sh [lint|unit|fuzz|asan|tsan|system|bench|prove|models]... [-k EXPR]
 #   -k EXPR   with system, bench, prove: pytest's expression; with unit, asan, tsan, fuzz: part of a test's name
 
 set -uo pipefail
@@ -149,16 +149,24 @@ part_prove() {
 	run_pytest "tests of the proof machinery" tests/prove
 }
 
+part_models() {
+	title "models under Spin"
+	tests/models/run.py >"$logs/out" 2>&1
+	local status=$?
+	grep -E 'no error in|searches' "$logs/out"
+	record models $status "$logs/out"
+}
+
 parts=()
 while [ $# -gt 0 ]; do
 	case $1 in
-	lint | unit | fuzz | asan | tsan | system | bench | prove) parts+=("$1") ;;
+	lint | unit | fuzz | asan | tsan | system | bench | prove | models) parts+=("$1") ;;
 	-k) match=${2?-k needs an expression}; shift ;;
 	*) sed -n '/^# usage/,/^# *-k/s/^# \{0,1\}//p' tests/run.sh >&2; exit 1 ;;
 	esac
 	shift
 done
-[ ${#parts[@]} -gt 0 ] || parts=(lint unit fuzz asan tsan system bench prove)
+[ ${#parts[@]} -gt 0 ] || parts=(lint unit fuzz asan tsan system bench prove models)
 
 for part in "${parts[@]}"; do "part_$part"; done
 
