@@ -18,6 +18,12 @@ static const struct option publish_options[] = {
 static const struct option tail_options[] = {
 	{"--token", "TOKEN|@FILE", "the user's token, or a file that has it (required)"},
 	{"--channel", "NAME|@ID", "join a thread too, or be connection ID; may be repeated"},
+	{"--since", "[CHANNEL=]E:N",
+	 "go on after event N of epoch E (of thread CHANNEL, or of @ID), as tail says it at its "
+	 "end; may be repeated"},
+	{"--policy", "NAME",
+	 "about events that were missed: catch-up (default) waits for them, latest does without, "
+	 "disconnect leaves"},
 	{"--count", "N", "leave after N events (exit 0)"},
 	{"--timeout", "SECONDS", "leave after so long (exit 2 if --count was not reached)"},
 	END};

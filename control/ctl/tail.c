@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
-#include <sodium.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "common/wire/handle.h"
 #include "control/ctl/channel.h"
 #include "control/ctl/command.h"
+#include "control/ctl/event_view.h"
 #include "control/ctl/output.h"
 
 #define TOKEN_MAX      8192
@@ -23,85 +24,13 @@ struct tail {
 	const char *user;
 	char token[TOKEN_MAX];
 	const char *threads[THREADS_MAX];
+	struct fan_cursor cursors[EVENT_VIEW_CHANNELS];
+	char *names[EVENT_VIEW_CHANNELS]; /* of the cursors' threads, where one has */
+	struct event_places places;
 	struct fan_subscribe_options options;
 	unsigned long long count; /* 0: for ever */
 	int timeout_ms;		  /* -1: none */
 };
-
-/* ---- what an event looks like ---------------------------------------------------------------- */
-
-/* "all", the thread's name, or @ and the connection's id. */
-static const char *channel_name(const struct fan_event *event, char name[24])
-{
-	if (event->thread)
-		return event->thread;
-	if (event->channel == FAN_CHANNEL_ALL)
-		return "all";
-	name[0] = '@';
-	fan_id_format(name + 1, event->channel & FAN_CONNECTION_ID_MASK);
-	return name;
-}
-
-static void set_payload(json_t *object, const struct fan_event *event)
-{
-	json_t *text = json_stringn(event->payload_len ? event->payload : "", event->payload_len);
-	size_t room;
-	char *base64;
-
-	if (text) {
-		json_object_set_new(object, "payload", text);
-		return;
-	}
-	room = sodium_base64_encoded_len(event->payload_len, sodium_base64_VARIANT_ORIGINAL);
-	base64 = malloc(room);
-	if (base64) {
-		sodium_bin2base64(base64, room, event->payload, event->payload_len,
-				  sodium_base64_VARIANT_ORIGINAL);
-		json_object_set_new(object, "payload_base64", json_string(base64));
-	}
-	free(base64);
-}
-
-static json_t *event_json(const struct tail *tail, const struct fan_event *event)
-{
-	char epoch[17], publisher[17], name[24];
-	const char *channel = channel_name(event, name);
-	json_t *object;
-
-	fan_id_format(epoch, event->epoch);
-	fan_id_format(publisher, event->publisher);
-	if (event->type == FAN_EVENT_LOST)
-		return json_pack("{s:{s:s, s:s, s:I, s:I}}", "lost", "channel", channel, "epoch",
-				 epoch, "first", (json_int_t)event->lost_first, "last",
-				 (json_int_t)event->lost_last);
-	object = json_pack("{s:s, s:s, s:s, s:I, s:i, s:s}", "user", tail->user, "channel", channel,
-			   "epoch", epoch, "sequence", (json_int_t)event->sequence, "kind",
-			   (int)event->kind, "publisher", publisher);
-	set_payload(object, event);
-	return object;
-}
-
-static void print_event(const struct tail *tail, const struct fan_event *event)
-{
-	char name[24], *payload;
-	json_t *object;
-
-	if (tail->ctl->json) {
-		object = event_json(tail, event);
-		output_json(object);
-		json_decref(object);
-		return;
-	}
-	if (event->type == FAN_EVENT_LOST) {
-		printf("%s lost %" PRIu64 " to %" PRIu64 "\n", channel_name(event, name),
-		       event->lost_first, event->lost_last);
-	} else {
-		payload = output_escape(event->payload ? event->payload : "", event->payload_len);
-		printf("%s %" PRIu64 " %s\n", channel_name(event, name), event->sequence, payload);
-		free(payload);
-	}
-	fflush(stdout);
-}
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
@@ -145,32 +74,119 @@ static bool read_token(struct tail *tail, const char *text)
 	return false;
 }
 
-static bool read_channels(struct tail *tail, const struct arguments *arguments)
+/* A channel to be in: of --channel, or of --since, which may name one that is joined already. */
+static bool join(struct tail *tail, const char *text, const char **thread, uint64_t *connection)
 {
 	struct fan_subscribe_options *options = &tail->options;
+
+	if (!channel_parse(tail->ctl, text, thread, connection))
+		return false;
+	for (size_t i = 0; *thread && i < options->thread_cnt; i++) {
+		if (strcmp(options->threads[i], *thread) == 0)
+			return true;
+	}
+	if (*connection && options->connection == *connection)
+		return true;
+	if (*thread && options->thread_cnt < THREADS_MAX) {
+		tail->threads[options->thread_cnt++] = *thread;
+		return true;
+	}
+	if (*connection && !options->connection) {
+		options->connection = *connection;
+		return true;
+	}
+	output_error(tail->ctl, "usage", "--channel %s: one connection id and %d threads at most",
+		     text, THREADS_MAX);
+	return false;
+}
+
+static bool read_channels(struct tail *tail, const struct arguments *arguments)
+{
+	const char *text, *thread;
+	uint64_t connection;
+
+	tail->options.threads = tail->threads;
+	tail->options.single = 1; /* so that publish --channel @ID reaches it, whatever its id */
+	for (unsigned i = 0; (text = arguments_option(arguments, "--channel", i)); i++) {
+		if (!join(tail, text, &thread, &connection))
+			return false;
+	}
+	return true;
+}
+
+/* E:N, the place in a stream. */
+static bool parse_place(const char *text, struct fan_cursor *cursor)
+{
+	char *end;
+
+	errno = 0;
+	if (!*text || *text == ':' || strspn(text, "0123456789abcdefABCDEF") > 16 ||
+	    text[strspn(text, "0123456789abcdefABCDEF")] != ':')
+		return false;
+	cursor->epoch = strtoull(text, &end, 16);
+	text = end + 1;
+	if (!*text || text[strspn(text, "0123456789")])
+		return false;
+	cursor->sequence = strtoull(text, &end, 10);
+	return errno == 0 && cursor->epoch != 0 && cursor->sequence < UINT64_MAX;
+}
+
+/* [CHANNEL=]E:N; the channel's name may have = in it, the place has none. */
+static bool read_since(struct tail *tail, const char *text)
+{
+	size_t idx = tail->options.cursor_cnt;
+	struct fan_cursor *cursor = &tail->cursors[idx];
+	const char *equals = strrchr(text, '=');
+	uint64_t connection = 0;
+
+	if (idx == EVENT_VIEW_CHANNELS || !parse_place(equals ? equals + 1 : text, cursor)) {
+		output_error(tail->ctl, "usage",
+			     "--since %s: [CHANNEL=]E:N, as tail says it at its end: an epoch in "
+			     "hex digits and the number of the last event that was seen",
+			     text);
+		return false;
+	}
+	tail->options.cursor_cnt++;
+	if (!equals)
+		return true;
+	tail->names[idx] = strndup(text, (size_t)(equals - text));
+	if (!tail->names[idx] || !join(tail, tail->names[idx], &cursor->thread, &connection))
+		return false;
+	if (connection)
+		cursor->channel = FAN_CHANNEL_SINGLE | connection;
+	return true;
+}
+
+static bool read_cursors(struct tail *tail, const struct arguments *arguments)
+{
 	const char *text;
 
-	for (unsigned i = 0; (text = arguments_option(arguments, "--channel", i)); i++) {
-		const char *thread;
-		uint64_t connection;
+	tail->options.cursors = tail->cursors;
+	for (unsigned i = 0; (text = arguments_option(arguments, "--since", i)); i++) {
+		if (!read_since(tail, text))
+			return false;
+	}
+	return true;
+}
 
-		if (!channel_parse(tail->ctl, text, &thread, &connection))
-			return false;
-		if (thread && options->thread_cnt < THREADS_MAX) {
-			tail->threads[options->thread_cnt++] = thread;
-		} else if (connection && !options->connection) {
-			options->connection = connection;
-		} else {
-			output_error(tail->ctl, "usage",
-				     "--channel %s: one connection id and %d "
-				     "threads at most",
-				     text, THREADS_MAX);
-			return false;
+static bool read_policy(struct tail *tail, const char *text)
+{
+	static const struct {
+		const char *name;
+		int policy;
+	} policies[] = {
+		{"catch-up", FAN_CATCH_UP}, {"latest", FAN_LATEST}, {"disconnect", FAN_DISCONNECT}};
+
+	for (size_t i = 0; text && i < sizeof(policies) / sizeof(policies[0]); i++) {
+		if (strcmp(text, policies[i].name) == 0) {
+			tail->options.policy = policies[i].policy;
+			return true;
 		}
 	}
-	options->threads = tail->threads;
-	options->single = 1; /* so that publish --channel @ID reaches it, whatever its id */
-	return true;
+	if (text)
+		output_error(tail->ctl, "usage", "--policy %s: catch-up, latest or disconnect",
+			     text);
+	return !text;
 }
 
 /* ---- following ------------------------------------------------------------------------------- */
@@ -181,6 +197,22 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static volatile sig_atomic_t stopped; /* the signal that did it */
+
+static void on_stop(int number)
+{
+	stopped = number;
+}
+
+/* So that it can say where it was; a second one ends it at once. */
+static void watch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_stop, .sa_flags = (int)SA_RESETHAND};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
 }
 
 struct outage {
@@ -228,14 +260,14 @@ static int time_is_over(const struct tail *tail, unsigned long long seen)
 	return EXIT_REFUSED;
 }
 
-static int follow(const struct tail *tail, struct fan_subscription *subscription)
+static int follow(struct tail *tail, struct fan_subscription *subscription)
 {
 	int64_t end_ms = now_ms() + tail->timeout_ms;
 	struct outage outage = {0};
 	unsigned long long seen = 0;
 	struct fan_event event;
 
-	while (!tail->count || seen < tail->count) {
+	while (!stopped && (!tail->count || seen < tail->count)) {
 		int status = fan_receive(subscription, &event, wait_ms(tail, end_ms));
 
 		watch_fanwired(&outage, subscription);
@@ -253,7 +285,8 @@ static int follow(const struct tail *tail, struct fan_subscription *subscription
 				     (int)event.payload_len, (const char *)event.payload);
 			return EXIT_REFUSED;
 		}
-		print_event(tail, &event);
+		event_print(tail->ctl, tail->user, &event);
+		event_places_note(&tail->places, &event);
 		seen += event.type == FAN_EVENT_DATA;
 	}
 	return EXIT_DONE;
@@ -289,21 +322,31 @@ static int subscribe_and_follow(struct tail *tail)
 		status = EXIT_REFUSED;
 	} else {
 		say_listening(subscription);
+		watch_signals();
 		status = follow(tail, subscription);
+		event_places_say(&tail->places);
 	}
 	fan_subscription_close(subscription);
+	event_places_fini(&tail->places);
+	if (stopped)
+		raise(stopped); /* as who was not asked */
 	return status;
 }
 
 int run_tail(const struct ctl *ctl, const struct arguments *arguments)
 {
 	struct tail tail = {.ctl = ctl, .user = arguments->positional[0], .timeout_ms = -1};
+	int status = EXIT_USAGE;
 
-	if (!read_token(&tail, arguments_option(arguments, "--token", 0)) ||
-	    !read_channels(&tail, arguments) ||
-	    !arguments_number(ctl, arguments, "--count", 1, UINT64_MAX, &tail.count) ||
-	    !arguments_seconds(ctl, arguments, "--timeout", &tail.timeout_ms))
-		return EXIT_USAGE;
-	tail.options.token = tail.token;
-	return subscribe_and_follow(&tail);
+	if (read_token(&tail, arguments_option(arguments, "--token", 0)) &&
+	    read_channels(&tail, arguments) && read_cursors(&tail, arguments) &&
+	    read_policy(&tail, arguments_option(arguments, "--policy", 0)) &&
+	    arguments_number(ctl, arguments, "--count", 1, UINT64_MAX, &tail.count) &&
+	    arguments_seconds(ctl, arguments, "--timeout", &tail.timeout_ms)) {
+		tail.options.token = tail.token;
+		status = subscribe_and_follow(&tail);
+	}
+	for (size_t i = 0; i < tail.options.cursor_cnt; i++)
+		free(tail.names[i]);
+	return status;
 }

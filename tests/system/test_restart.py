@@ -20,14 +20,16 @@ AGAIN = -11
 class SubscribeOptions(ctypes.Structure):
     _fields_ = [("token", ctypes.c_char_p), ("threads", ctypes.c_void_p), ("thread_cnt", ctypes.c_size_t),
                 ("single", ctypes.c_int), ("connection", ctypes.c_uint64), ("family", ctypes.c_int),
-                ("timeout_ms", ctypes.c_int)]
+                ("timeout_ms", ctypes.c_int), ("policy", ctypes.c_int), ("cursors", ctypes.c_void_p),
+                ("cursor_cnt", ctypes.c_size_t)]
 
 
 class Event(ctypes.Structure):
     _fields_ = [("type", ctypes.c_int), ("channel", ctypes.c_uint64), ("thread", ctypes.c_char_p),
                 ("epoch", ctypes.c_uint64), ("sequence", ctypes.c_uint64), ("lost_first", ctypes.c_uint64),
                 ("lost_last", ctypes.c_uint64), ("time_ns", ctypes.c_uint64), ("kind", ctypes.c_uint16),
-                ("publisher", ctypes.c_uint64), ("payload", ctypes.c_void_p), ("payload_len", ctypes.c_size_t)]
+                ("publisher", ctypes.c_uint64), ("payload", ctypes.c_void_p), ("payload_len", ctypes.c_size_t),
+                ("recovered", ctypes.c_int)]
 
 
 class Credential(ctypes.Structure):
