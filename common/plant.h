@@ -23,7 +23,11 @@ enum fan_plant {
 	PLANT(FILTER_PASSES_OLD_GENERATION) /* scope_filter compares no user generation */         \
 	PLANT(FILTER_KEEPS_OLD_KEYS) /* scope_filter takes any key generation for the previous one \
 				      */                                                           \
-	PLANT(FILTER_PASSES_WRONG_TAG) /* scope_filter believes any tag */
+	PLANT(FILTER_PASSES_WRONG_TAG) /* scope_filter believes any tag */                         \
+	PLANT(SWITCH_BEFORE_FILTERS)   /* a rotation tells nobody before it switches */            \
+	PLANT(OLD_KEYS_STAY)	       /* a rotation retires nothing: both stay in the filters */  \
+	PLANT(TAILS_AFTER_TABLE)       /* tails are read once the connection is in the table */    \
+	PLANT(SCOPE_OUTLIVES_REVOCATION) /* the scope of an ended connection stays */
 
 #define PLANT_NAME(name) PLANT_##name,
 	FAN_PLANTS(PLANT_NAME) PLANT_CNT

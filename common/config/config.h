@@ -76,6 +76,7 @@ struct fan_config {
 	unsigned max_unattended_s;    /* 0: never */
 	unsigned challenge_timeout_s; /* a registration that is not answered by then is dropped */
 	unsigned token_ttl_s;	      /* default of `token` */
+	unsigned key_overlap_s;	      /* a rotation: how long the keys before it hold on */
 
 	/* scope */
 	bool seal;		       /* deliveries are sealed */

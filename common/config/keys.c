@@ -100,6 +100,8 @@ const struct config_key config_keys[] = {
 	       "seconds; 0: for ever"),
 	NUMBER("times", "challenge_timeout", challenge_timeout_s, 1, 300, 5, "seconds"),
 	NUMBER("times", "token_ttl", token_ttl_s, 1, 31536000, 3600, "seconds"),
+	NUMBER("times", "key_overlap", key_overlap_s, 1, 86400, 60,
+	       "seconds that events sealed before a rotation of keys can still be had"),
 
 	FLAG("scope", "seal", seal, 1, "whether deliveries are sealed"),
 	FLAG("scope", "port_guard", port_guard, 1, "whether the guard is attached"),

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/plant.h"
 #include "control/agent/pool.h"
 #include "control/agent/state.h"
 
@@ -62,7 +63,9 @@ static uint64_t port_owner(const struct message *message)
 /* From here on the socket is nobody's: it receives nothing, and its port rests. */
 static void end_holder(struct agent *agent, struct holder *holder)
 {
-	int err = scope_del(agent->maps, holder->cookie);
+	int err = fan_planted(PLANT_SCOPE_OUTLIVES_REVOCATION)
+			  ? 0
+			  : scope_del(agent->maps, holder->cookie);
 	struct client *waiting = claimant(agent, holder);
 	uint64_t now_ns = agent_now_ns();
 

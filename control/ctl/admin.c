@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The commands that change something: tokens, publishers, disconnecting, revoking. */
+/* The commands that change something: tokens, publishers, disconnecting, revoking, keys. */
 #include <stdio.h>
 #include <time.h>
 
@@ -138,4 +138,41 @@ int run_revoke(const struct ctl *ctl, const struct arguments *arguments)
 		return EXIT_USAGE;
 	return finish(ctl, api_call(ctl, "POST", "/v1/revocations", NULL, body),
 		      "revoked; connections ended: ", "connections_ended");
+}
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+static int show_keys(const struct ctl *ctl, json_t *answer)
+{
+	const json_t *rotation = json_object_get(answer, "rotation");
+
+	if (!answer)
+		return EXIT_REFUSED;
+	if (ctl->json) {
+		output_json(answer);
+	} else {
+		printf("key generation %lld in force; deliveries are %s\n",
+		       (long long)json_integer_value(json_object_get(answer, "generation")),
+		       json_is_true(json_object_get(answer, "seal")) ? "sealed"
+								     : "not sealed (scope.seal)");
+		if (json_is_object(rotation))
+			printf("rotation from %lld to %lld: %s, %lld s of the overlap left\n",
+			       (long long)json_integer_value(json_object_get(rotation, "from")),
+			       (long long)json_integer_value(json_object_get(rotation, "to")),
+			       json_string_value(json_object_get(rotation, "stage")),
+			       (long long)json_integer_value(
+				       json_object_get(rotation, "overlap_seconds")));
+	}
+	json_decref(answer);
+	return EXIT_DONE;
+}
+
+int run_keys_show(const struct ctl *ctl, const struct arguments *arguments)
+{
+	return show_keys(ctl, api_call(ctl, "GET", "/v1/keys", NULL, NULL));
+}
+
+int run_keys_rotate(const struct ctl *ctl, const struct arguments *arguments)
+{
+	return show_keys(ctl, api_call(ctl, "POST", "/v1/keys/rotate", NULL, json_object()));
 }

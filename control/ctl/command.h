@@ -80,6 +80,8 @@ int run_import(const struct ctl *ctl, const struct arguments *arguments);
 int run_vouched_list(const struct ctl *ctl, const struct arguments *arguments);
 int run_vouched_remove(const struct ctl *ctl, const struct arguments *arguments);
 int run_revoke(const struct ctl *ctl, const struct arguments *arguments);
+int run_keys_show(const struct ctl *ctl, const struct arguments *arguments);
+int run_keys_rotate(const struct ctl *ctl, const struct arguments *arguments);
 int run_explain(const struct ctl *ctl, const struct arguments *arguments);
 int run_audit(const struct ctl *ctl, const struct arguments *arguments);
 int run_top(const struct ctl *ctl, const struct arguments *arguments);

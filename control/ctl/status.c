@@ -51,6 +51,20 @@ static void print_vouched(const json_t *vouched)
 		       number(vouched, "waiting"));
 }
 
+/* "log: 64 MiB, 1.2 MiB/s: 53 s" */
+static void print_log(const json_t *status)
+{
+	const json_t *log = member(status, "log"), *keys = member(status, "keys");
+	double rate = json_number_value(member(log, "bytes_per_second"));
+
+	printf("log: %.0f MiB, %.1f MiB/s", (double)number(log, "capacity_bytes") / 0x1p20,
+	       rate / 0x1p20);
+	if (json_is_number(member(log, "retention_seconds")))
+		printf(": %.0f s", json_number_value(member(log, "retention_seconds")));
+	printf("\nkey generation %lld%s\n", number(keys, "generation"),
+	       json_is_object(member(keys, "rotation")) ? ", a rotation is under way" : "");
+}
+
 static void print_processes(const json_t *status)
 {
 	const json_t *control = member(status, "control"), *plane = member(status, "dataplane");
@@ -72,6 +86,7 @@ static void print_processes(const json_t *status)
 	       number(connections, "pending"), number(connections, "ending"),
 	       number(status, "sessions"));
 	print_vouched(member(status, "vouched"));
+	print_log(status);
 	printf("\n");
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/config/config.h"
+#include "common/plant.h"
 #include "control/engine/audit.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/registrations_private.h"
@@ -171,6 +172,8 @@ static void activate(struct registrations *all, struct registration *r, struct m
 	registration_tails_before(all, r, &active.u.active.tails);
 	err = registry_connection_activate(all->engine->registry, r->id, &keys, channels,
 					   r->channel_cnt);
+	if (fan_planted(PLANT_TAILS_AFTER_TABLE))
+		registration_tails_before(all, r, &active.u.active.tails);
 	if (wait_for_room(all, r, err, now))
 		return;
 	if (err) {

@@ -15,11 +15,13 @@
 #include "common/log.h"
 #include "control/engine/audit.h"
 #include "control/engine/http.h"
+#include "control/engine/log_watch.h"
 #include "control/engine/marks.h"
 #include "control/engine/metrics.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
 #include "control/engine/registrations.h"
+#include "control/engine/rotation.h"
 #include "control/engine/sessions.h"
 #include "control/engine/store.h"
 #include "control/engine/top.h"
@@ -153,7 +155,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	registrations_tick(engine->registrations, now);
 	vouched_tick(engine->vouched, now);
 	sessions_tick(engine->sessions, now);
+	rotation_tick(engine->rotation, now);
 	watch_dataplane(engine, now);
+	log_watch_tick(engine, now);
 	if (now.mono_ns - engine->agent_status_ns >= WALLS_EACH_NS)
 		engine_walls_refresh(engine, now);
 }
@@ -187,28 +191,14 @@ static int start_store(struct engine *engine, char why[4096])
 	return err;
 }
 
-void engine_give_roots(struct engine *engine)
-{
-	const struct fan_registry *root = registry_root(engine->registry);
-	uint8_t generation = (uint8_t)root->key_generation;
-	uint8_t tag_root[FAN_KEY_LEN], seal_root[FAN_KEY_LEN];
-
-	fan_replay_root(seal_root, engine->keys.master);
-	registry_secrets_set(engine->registry, seal_root, engine->config->seal);
-	fan_tag_root(tag_root, engine->keys.master, generation);
-	fan_seal_root(seal_root, engine->keys.master, generation, root->header.creation_epoch);
-	registry_roots_set(engine->registry, generation, tag_root, seal_root);
-	sodium_memzero(tag_root, sizeof(tag_root));
-	sodium_memzero(seal_root, sizeof(seal_root));
-}
-
 static int start_table(struct engine *engine, char why[4096])
 {
 	int err = registry_open(&engine->registry, engine->config, why);
 
+	if (!err)
+		err = rotation_open(&engine->rotation, engine, why);
 	if (err)
 		return err;
-	engine_give_roots(engine);
 	return nexthops_open(&engine->nexthops, engine->base, engine->registry, engine->config,
 			     why);
 }
@@ -322,5 +312,7 @@ void engine_destroy(struct engine *engine)
 	users_close(engine->users);
 	store_close(engine->store);
 	audit_close(engine->audit);
+	rotation_close(engine->rotation);
+	sodium_memzero(&engine->keys, sizeof(engine->keys));
 	free(engine);
 }

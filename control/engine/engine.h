@@ -26,6 +26,7 @@ struct nexthops;
 struct publishers;
 struct registrations;
 struct registry;
+struct rotation;
 struct sessions;
 struct store;
 struct top;
@@ -64,6 +65,11 @@ struct dataplane_watch {
 	bool alarmed;	   /* this outage was told */
 };
 
+struct log_watch { /* log_watch.c */
+	uint64_t at_ns, logged;
+	double bytes_per_s;
+};
+
 struct engine {
 	const struct fan_config *config;
 	struct event_base *base;
@@ -73,6 +79,7 @@ struct engine {
 	struct users *users;
 	struct publishers *publishers;
 	struct registry *registry;
+	struct rotation *rotation;
 	struct link *link;
 	struct agent *agent;
 	struct marks *marks;
@@ -91,6 +98,7 @@ struct engine {
 	uint64_t agent_status_ns;
 	struct walls walls;
 	struct dataplane_watch watch;
+	struct log_watch log_watch;
 };
 
 /* Builds every part in order and starts to serve. On failure `why` says what and what to do. */
@@ -98,9 +106,6 @@ int engine_create(struct engine **engine, struct event_base *base, const struct 
 		  char why[4096]);
 /* Registrations stay in the registry region, for the next start. */
 void engine_destroy(struct engine *engine);
-
-/* What the dataplane derives keys from: a region that has just been made has none. */
-void engine_give_roots(struct engine *engine);
 
 /* Asks the agent afresh and judges the walls; audits a wall that has just failed. */
 void engine_walls_refresh(struct engine *engine, struct moment now);

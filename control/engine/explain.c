@@ -172,6 +172,18 @@ static bool group_is_empty(const struct question *q)
 	return cnt == 0;
 }
 
+/* As fanwirectl tail --since takes it: whatever came after this event. */
+static json_t *json_cursor(const struct fan_group_state *record)
+{
+	char epoch[17], text[48];
+
+	if (!record || !record->sequence)
+		return json_null();
+	fan_id_format(epoch, record->epoch);
+	snprintf(text, sizeof(text), "%s:%llu", epoch, (unsigned long long)record->sequence);
+	return json_string(text);
+}
+
 static json_t *json_group(const struct question *q)
 {
 	const struct fan_group_state *record;
@@ -179,11 +191,12 @@ static json_t *json_group(const struct question *q)
 	if (!q->group)
 		return json_null();
 	record = group_state(q);
-	return json_pack(
-		"{s:o, s:I, s:I, s:o}", "epoch", record ? http_json_id(record->epoch) : json_null(),
-		"sequence", (json_int_t)(record ? record->sequence : 0), "user_generation",
-		(json_int_t)q->group->user_generation, "lingering_seconds",
-		group_is_empty(q) ? json_integer(q->call->engine->config->linger_s) : json_null());
+	return json_pack("{s:o, s:o, s:I, s:I, s:o}", "cursor", json_cursor(record), "epoch",
+			 record ? http_json_id(record->epoch) : json_null(), "sequence",
+			 (json_int_t)(record ? record->sequence : 0), "user_generation",
+			 (json_int_t)q->group->user_generation, "lingering_seconds",
+			 group_is_empty(q) ? json_integer(q->call->engine->config->linger_s)
+					   : json_null());
 }
 
 static void add_notes(struct question *q, const struct user *user, unsigned vouched)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "control/engine/registrations_private.h"
+#include "control/link.h"
 #include "control/registry/registry.h"
 
 _Static_assert(sizeof(struct message_tail) == sizeof(struct registry_tail),
@@ -83,4 +84,27 @@ void registration_tails(const struct registrations *all, const struct registrati
 						    MESSAGE_TAILS_MAX);
 
 	tell_tails(all, r, channels, cnt, tails);
+}
+
+static void tell_keys(const struct registrations *all, const struct registration *r)
+{
+	struct message message = {.type = MESSAGE_KEYS, .id = r->id};
+
+	if (r->phase == REGISTRATION_GRANTING)
+		return; /* its grant is still to come */
+	registration_scope(all, r->user, &message.u.grant.scope);
+	registration_keys(all, r, &message.u.grant.keys);
+	link_to_agent(all->engine->link, &message);
+	sodium_memzero(&message.u.grant, sizeof(message.u.grant));
+}
+
+/* By the map, in which nobody moves, and not by the heap. */
+bool registrations_tell_keys(struct registrations *all, uint32_t *cursor, unsigned cnt)
+{
+	unsigned told = 0;
+
+	for (; *cursor <= all->chain_mask && told < cnt; (*cursor)++)
+		for (const struct registration *r = all->chains[*cursor]; r; r = r->next, told++)
+			tell_keys(all, r);
+	return *cursor > all->chain_mask;
 }

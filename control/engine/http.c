@@ -52,15 +52,22 @@ static const struct request_route routes[] = {
 	{"DELETE", "/v1/vouched", {"id", "user", "batch"}},
 	{"GET", "/v1/explain", {"user", "channel"}},
 	{"GET", "/v1/audit", {"limit", "after", "event"}},
+	{"GET", "/v1/keys", {NULL}},
+	{"POST", "/v1/keys/rotate", {NULL}},
 	{"GET", "/v1/top", {"limit"}},
 };
 #define ROUTE_CNT (sizeof(routes) / sizeof(routes[0]))
 
 static const http_handler handlers[] = {
-	http_status,	       http_doctor,	     http_token_make,	  http_grant_make,
-	http_revoke,	       http_publishers_list, http_publisher_add,  http_publisher_remove,
-	http_connections_list, http_connection_end,  http_vouched_import, http_vouched_list,
-	http_vouched_remove,   http_explain,	     http_audit_list,	  http_top,
+	http_status,	       http_doctor,
+	http_token_make,       http_grant_make,
+	http_revoke,	       http_publishers_list,
+	http_publisher_add,    http_publisher_remove,
+	http_connections_list, http_connection_end,
+	http_vouched_import,   http_vouched_list,
+	http_vouched_remove,   http_keys,
+	http_keys_rotate,      http_explain,
+	http_audit_list,       http_top,
 };
 _Static_assert(sizeof(handlers) / sizeof(handlers[0]) == ROUTE_CNT, "each route has its handler");
 

@@ -81,6 +81,10 @@ void http_connection_end(struct http_call *call);
 void http_vouched_import(struct http_call *call);
 void http_vouched_list(struct http_call *call);
 void http_vouched_remove(struct http_call *call);
+void http_keys(struct http_call *call);
+void http_keys_rotate(struct http_call *call);
+/* The generation in force and the rotation under way. */
+json_t *http_json_keys(const struct http_call *call);
 void http_explain(struct http_call *call);
 void http_audit_list(struct http_call *call);
 void http_top(struct http_call *call);

@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 
 #include "control/engine/http.h"
+#include "control/engine/log_watch.h"
 #include "control/engine/registrations.h"
 #include "control/engine/sessions.h"
 #include "control/engine/vouched.h"
@@ -147,6 +148,18 @@ static json_t *json_vouched(const struct engine *engine)
 			 (json_int_t)status.to_load);
 }
 
+static json_t *json_log(const struct engine *engine)
+{
+	struct log_status status;
+
+	log_watch_status(engine, &status);
+	return json_pack("{s:I, s:I, s:f, s:o}", "capacity_bytes", (json_int_t)status.capacity,
+			 "logged_bytes", (json_int_t)status.logged, "bytes_per_second",
+			 status.bytes_per_s, "retention_seconds",
+			 status.retention_seconds > 0 ? json_real(status.retention_seconds)
+						      : json_null());
+}
+
 static void add_walls(const struct engine *engine, json_t *answer)
 {
 	json_t *states = json_object(), *reasons = json_object();
@@ -184,6 +197,8 @@ void http_status(struct http_call *call)
 		(int)agent->ports_used, "resting", (int)agent->ports_resting, "held",
 		(int)agent->ports_held, "free", (int)agent->ports_free);
 	json_object_set_new(answer, "vouched", json_vouched(engine));
+	json_object_set_new(answer, "log", json_log(engine));
+	json_object_set_new(answer, "keys", http_json_keys(call));
 	add_walls(engine, answer);
 	http_reply(call, 200, answer);
 }

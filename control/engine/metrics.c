@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "control/engine/metrics.h"
+#include "control/engine/log_watch.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -100,6 +101,20 @@ static void write_registry(struct evbuffer *out, const struct engine *engine)
 	gauge(out, "nexthops_unresolved", "next hops without a MAC address", unresolved);
 }
 
+static void write_log(struct evbuffer *out, const struct engine *engine)
+{
+	struct log_status status;
+
+	log_watch_status(engine, &status);
+	gauge(out, "log_capacity_bytes", "event log, all workers", status.capacity);
+	gauge(out, "log_bytes_per_second", "events logged, over the last seconds",
+	      (uint64_t)status.bytes_per_s);
+	gauge(out, "log_retention_seconds", "capacity at that rate; 0: nothing is logged",
+	      (uint64_t)status.retention_seconds);
+	family(out, "log_bytes_total", "counter", "bytes logged");
+	evbuffer_add_printf(out, "fanwire_log_bytes_total %" PRIu64 "\n", status.logged);
+}
+
 static void write_control(struct evbuffer *out, const struct engine *engine)
 {
 	struct store_counts counts;
@@ -109,6 +124,8 @@ static void write_control(struct evbuffer *out, const struct engine *engine)
 	evbuffer_add_printf(out, "fanwire_database_commits_total %" PRIu64 "\n", counts.commits);
 	family(out, "database_failures_total", "counter", "transactions that could not be written");
 	evbuffer_add_printf(out, "fanwire_database_failures_total %" PRIu64 "\n", counts.failures);
+	gauge(out, "key_generation", "key generation in force",
+	      registry_root(engine->registry)->key_generation);
 	family(out, "wall", "gauge", "0 on, 1 off, 2 failed");
 	for (unsigned i = 0; i < WALL_CNT; i++)
 		labelled(out, "wall", "wall", wall_name(i), engine->walls.state[i]);
@@ -134,6 +151,7 @@ static void on_request(struct evhttp_request *request, void *arg)
 	write_dataplane(out, metrics->engine);
 	write_kernel(out, metrics->engine);
 	write_registry(out, metrics->engine);
+	write_log(out, metrics->engine);
 	write_control(out, metrics->engine);
 	evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type",
 			  "text/plain; version=0.0.4");

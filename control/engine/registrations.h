@@ -86,5 +86,10 @@ unsigned registrations_end_user(struct registrations *registrations, const struc
 /* Next registration at or after *cursor (start: 0), NULL at the end; none may end meanwhile. */
 const struct registration *registrations_next(const struct registrations *registrations,
 					      uint32_t *cursor);
+/*
+ * Tells the agent the keys of some of those whose scope it was told before, at or after *cursor
+ * (start: 0). True when all have been told. Others may come and go meanwhile.
+ */
+bool registrations_tell_keys(struct registrations *registrations, uint32_t *cursor, unsigned cnt);
 const char *registration_phase_reason(const struct registration *registration);
 uint32_t registrations_count(const struct registrations *registrations);

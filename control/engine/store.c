@@ -13,7 +13,7 @@
 #include "common/log.h"
 #include "common/wire/handle.h"
 
-#define STORE_SCHEMA	     3
+#define STORE_SCHEMA	     4
 #define STORE_STATEMENTS_MAX 64
 #define STORE_LAZY_MS	     100
 #define STORE_PATIENCE_MS    2000 /* somebody may read it with sqlite3(1) */
@@ -35,6 +35,12 @@
 	"CREATE TABLE vouched_state (region INTEGER NOT NULL, rules BLOB NOT NULL);"               \
 	"CREATE INDEX users_revoked ON users (generation) WHERE generation > 1;"
 
+/* What came with the fourth schema. next: of a rotation under way, or 0; since: Unix time. */
+#define KEYS_SQL                                                                            \
+	"CREATE TABLE key_generation (generation INTEGER NOT NULL, next INTEGER NOT NULL, " \
+	"  since INTEGER NOT NULL);"                                                        \
+	"INSERT INTO key_generation VALUES (1, 0, 0);"
+
 static const char schema_sql[] =
 	"BEGIN IMMEDIATE;"
 	"CREATE TABLE users (handle BLOB PRIMARY KEY CHECK (length(handle) = 16), "
@@ -45,15 +51,16 @@ static const char schema_sql[] =
 	"CREATE TABLE audit (row INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, "
 	"  event TEXT NOT NULL, victim BLOB, foreigner BLOB, source TEXT, count INTEGER, "
 	"  user TEXT, connection TEXT, uid INTEGER, detail TEXT);"
-	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL "PRAGMA user_version = 3;"
+	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4;"
 	"COMMIT;";
 
 /* The first schema did not say whose it was. With its owner in one transaction: half way, it would
  * be taken for another's. */
 static const char upgrade_1_sql[] =
-	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL "PRAGMA user_version = 3;";
+	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4;";
 static const char upgrade_2_sql[] =
-	"BEGIN IMMEDIATE;" VOUCHED_SQL "PRAGMA user_version = 3; COMMIT;";
+	"BEGIN IMMEDIATE;" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4; COMMIT;";
+static const char upgrade_3_sql[] = "BEGIN IMMEDIATE;" KEYS_SQL "PRAGMA user_version = 4; COMMIT;";
 
 struct waiter {
 	STAILQ_ENTRY(waiter) entry;
@@ -357,9 +364,11 @@ static int check_schema(struct store *store, const struct store_owner *owner, co
 	}
 	if (atoi(version) == 1)
 		return write_owner(store, upgrade_1_sql, owner, path, why);
-	if (atoi(version) == 2) {
+	if (atoi(version) == 2 || atoi(version) == 3) {
 		err = check_owner(store, owner, path, why);
-		return err ? err : run_sql(db, upgrade_2_sql, path, why);
+		return err ? err
+			   : run_sql(db, atoi(version) == 2 ? upgrade_2_sql : upgrade_3_sql, path,
+				     why);
 	}
 	snprintf(why, 1024,
 		 "the database %s has schema %s, this fanwired reads schema %d: run the version "
@@ -373,10 +382,15 @@ static int check_schema(struct store *store, const struct store_owner *owner, co
  * are read and judged one by one when they are loaded.
  */
 static const char *const checks[] = {
-	"PRAGMA quick_check(users)",	     "PRAGMA quick_check(publishers)",
-	"PRAGMA quick_check(audit)",	     "PRAGMA quick_check(owner)",
-	"PRAGMA quick_check(vouched_batch)", "PRAGMA quick_check(vouched_open)",
-	"PRAGMA quick_check(vouched_state)", NULL,
+	"PRAGMA quick_check(users)",
+	"PRAGMA quick_check(publishers)",
+	"PRAGMA quick_check(audit)",
+	"PRAGMA quick_check(owner)",
+	"PRAGMA quick_check(vouched_batch)",
+	"PRAGMA quick_check(vouched_open)",
+	"PRAGMA quick_check(vouched_state)",
+	"PRAGMA quick_check(key_generation)",
+	NULL,
 };
 /* A database of an older schema, or of nothing yet. */
 static const char *const check_all[] = {"PRAGMA quick_check(1)", NULL};

@@ -66,8 +66,12 @@ void engine_walls_refresh(struct engine *engine, struct moment now)
 	wall_set(engine, WALL_TABLE, WALL_ON, "");
 	wall_set(engine, WALL_KERNEL, kernel, why);
 	wall_set(engine, WALL_LIVENESS, WALL_ON, "");
-	wall_set(engine, WALL_CRYPTOGRAPHY, WALL_OFF,
-		 "sealing of deliveries is not built yet; publishes are sealed");
+	if (registry_root(engine->registry)->seal)
+		wall_set(engine, WALL_CRYPTOGRAPHY, WALL_ON, "");
+	else
+		wall_set(engine, WALL_CRYPTOGRAPHY, WALL_OFF,
+			 "scope.seal is false: deliveries travel in the clear; publishes are "
+			 "sealed");
 }
 
 const char *engine_wall_failed(const struct engine *engine)

@@ -73,6 +73,10 @@ def test_every_answer_is_as_documented(make_instance):
     call("GET", "/v1/vouched", query={"limit": 1})
     call("GET", "/v1/connections", query={"user": "älice"})
     call("GET", "/v1/explain", query={"user": "älice"})
+    assert call("GET", "/v1/keys")["rotation"] is None
+    assert call("POST", "/v1/keys/rotate")["rotation"]["to"] == 2
+    assert call("POST", "/v1/keys/rotate", status=409)["error"] == "busy"
+    call("GET", "/v1/keys")
     assert call("DELETE", "/v1/vouched", query={"user": "älice"})["removed"] == 1
     call("GET", "/v1/top")
     token = call("POST", "/v1/tokens", {"user": "älice", "ttl_seconds": 60})["token"]

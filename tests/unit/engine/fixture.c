@@ -15,6 +15,7 @@
 #include "control/engine/marks.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
+#include "control/engine/rotation.h"
 #include "control/engine/sessions.h"
 #include "control/engine/store.h"
 #include "control/engine/token.h"
@@ -57,6 +58,7 @@ void fixture_init(struct fixture *f)
 	c->reattach_s = 10;
 	c->challenge_timeout_s = 5;
 	c->token_ttl_s = 3600;
+	c->key_overlap_s = 60;
 	c->http_body_max = 65536;
 	f->base = event_base_new();
 	f->messages = calloc(FIXTURE_MESSAGES_MAX, sizeof(*f->messages));
@@ -135,7 +137,7 @@ void fixture_start(struct fixture *f)
 	cr_assert_eq(users_open(&e->users, e->store, f->config.max_users, why), 0, "%s", why);
 	cr_assert_eq(publishers_open(&e->publishers, e->store, f->config.max_publishers, why), 0);
 	cr_assert_eq(registry_open(&e->registry, &f->config, why), 0, "%s", why);
-	engine_give_roots(e);
+	cr_assert_eq(rotation_open(&e->rotation, e, why), 0, "%s", why);
 	cr_assert_eq(nexthops_open(&e->nexthops, f->base, e->registry, &f->config, why), 0);
 	e->link = link_create(f->base);
 	link_set_agent(e->link, on_told, f);
@@ -166,6 +168,7 @@ void fixture_stop(struct fixture *f)
 	users_close(e->users);
 	store_close(e->store);
 	audit_close(e->audit);
+	rotation_close(e->rotation);
 }
 
 struct fan_worker_state *fixture_worker(struct fixture *f)
@@ -230,6 +233,7 @@ void settle(struct fixture *f, uint64_t after_ms)
 		registrations_tick(f->engine.registrations, f->now);
 		vouched_tick(f->engine.vouched, f->now);
 		sessions_tick(f->engine.sessions, f->now);
+		rotation_tick(f->engine.rotation, f->now);
 		event_base_loop(f->base, EVLOOP_NONBLOCK);
 		store_flush(f->engine.store);
 		event_base_loop(f->base, EVLOOP_NONBLOCK);

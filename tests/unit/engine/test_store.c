@@ -220,10 +220,10 @@ Test(store, another_schema_is_refused)
 
 	make_database();
 	sqlite3_open(path, &db);
-	sqlite3_exec(db, "PRAGMA user_version = 4", NULL, NULL, NULL);
+	sqlite3_exec(db, "PRAGMA user_version = 5", NULL, NULL, NULL);
 	sqlite3_close(db);
 	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
-	cr_assert_not_null(strstr(why, "schema 4"), "%s", why);
+	cr_assert_not_null(strstr(why, "schema 5"), "%s", why);
 }
 
 Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
@@ -310,7 +310,7 @@ Test(store, anothers_is_refused_and_taken_over_by_fresh_keys_alone)
 
 #define WITHOUT_VOUCHED                                                          \
 	"DROP TABLE vouched; DROP TABLE vouched_batch; DROP TABLE vouched_open;" \
-	"DROP TABLE vouched_state; DROP INDEX users_revoked;"
+	"DROP TABLE vouched_state; DROP INDEX users_revoked; DROP TABLE key_generation;"
 
 Test(store, the_first_schema_is_taken_over)
 {
