@@ -203,6 +203,7 @@ int core_run(struct rig *rig, enum core_mode mode, unsigned ms, struct core_run 
 	uint64_t copies = rig_counter(rig, FAN_COUNTER_copies_sent);
 	uint64_t acks = rig_counter(rig, FAN_COUNTER_acks_sent);
 	uint64_t keys = rig_counter(rig, FAN_COUNTER_seal_keys_derived);
+	uint64_t statuses = rig_counter(rig, FAN_COUNTER_statuses_sent);
 	uint64_t port = port_sent(rig);
 	struct task task = {
 		.rig = rig, .mode = mode, .cycles = rte_get_tsc_hz() / 1000 * ms, .run = run};
@@ -212,13 +213,15 @@ int core_run(struct rig *rig, enum core_mode mode, unsigned ms, struct core_run 
 	run->copies = rig_counter(rig, FAN_COUNTER_copies_sent) - copies;
 	run->keys_derived = rig_counter(rig, FAN_COUNTER_seal_keys_derived) - keys;
 	run->acks = rig_counter(rig, FAN_COUNTER_acks_sent) - acks;
+	statuses = rig_counter(rig, FAN_COUNTER_statuses_sent) - statuses;
 	port = port_sent(rig) - port;
 	if (task.err) {
 		snprintf(why, 256, "the run failed: %s; are there enough packet buffers?",
 			 strerror(-task.err));
 		return task.err;
 	}
-	if (port != run->copies + run->acks || run->copies != run->events * rig->options.fanout) {
+	if (port != run->copies + run->acks + statuses ||
+	    run->copies != run->events * rig->options.fanout) {
 		snprintf(why, 256,
 			 "of %llu events to %u connections each, the pipeline counts %llu copies "
 			 "and %llu acknowledgements, the port %llu packets: something was dropped",

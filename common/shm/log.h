@@ -27,8 +27,9 @@
 /*
  * Head of a record; the image follows: delivery header and payload as they were first sent, the
  * payload sealed where deliveries are. `position` is stored last (release) and repeats where the
- * record stands: any other value is no record, or one that was torn. `check` is the CRC-32C of the
- * head from `image_len` on and of the image. previous: the group's record before; skip[i]: the
+ * record stands: any other value is no record, or one that was torn. `check` is a CRC-32C of
+ * the head from `image_len` on and of four more, of every fourth word of the image, whose last line
+ * is filled up with zeros. previous: the group's record before; skip[i]: the
  * group's latest record before this one whose sequence is a multiple of 16^(i + 1). Positions.
  */
 struct fan_log_record {
