@@ -2,6 +2,7 @@
 """A subscriber and a publisher in Python, written from docs/client-socket.md and docs/wire-format.md."""
 import array
 import json
+import random
 import select
 import socket
 import threading
@@ -57,10 +58,62 @@ class ClientSocket:
         self.socket.close()
 
 
-class Subscriber:
-    """One registration. A thread answers challenges and collects what comes."""
+class Stream:
+    """The order of one channel: what came early waits, what is missing is asked for, each place comes out once."""
 
-    def __init__(self, path, token, family=None, start=True, **request):
+    def __init__(self, epoch, sequence, resumed=False):
+        self.epoch, self.cursor, self.tail = epoch, sequence, sequence
+        self.resumed = resumed
+        self.held, self.gone = {}, set()
+        self.ask_at, self.pause = 0, 0
+
+    def behind(self):
+        return self.cursor < self.tail
+
+    def told_tail(self, sequence):
+        if not self.behind() and sequence > self.cursor:
+            self.ask_at, self.pause = time.monotonic() + random.uniform(0.002, 0.005), 0.02
+        self.tail = max(self.tail, sequence)
+
+    def following(self):
+        """What comes next, in order: deliveries, and numbers of sequences that are lost."""
+        while self.behind():
+            number = self.cursor + 1
+            if number in self.held:
+                out = self.held.pop(number)
+            elif number in self.gone:
+                self.gone.discard(number)
+                out = number
+            else:
+                return
+            self.cursor, self.pause = number, 0.02
+            yield out
+
+    def missing(self, most=256):
+        """Ranges to ask for; nothing while an answer may be on its way."""
+        now = time.monotonic()
+        if not self.behind() or now < self.ask_at:
+            return []
+        self.ask_at, self.pause = now + self.pause * random.uniform(0.5, 1.5), min(self.pause * 2, 1)
+        ranges = []
+        for number in range(self.cursor + 1, min(self.tail, self.cursor + most) + 1):
+            if number in self.held or number in self.gone:
+                continue
+            if ranges and ranges[-1][1] == number - 1:
+                ranges[-1][1] = number
+            else:
+                ranges.append([number, number])
+        return ranges[:8]
+
+
+class Subscriber:
+    """
+    One registration. A thread answers challenges, opens seals and collects what comes. With repair it keeps the order
+    of each channel and asks for what is missing (cursors: channel -> (epoch, sequence) to go on from); else events are
+    taken as the network brings them.
+    """
+
+    def __init__(self, path, token, family=None, start=True, repair=False, cursors=None, **request):
         self.path = path
         self.token = token
         if family is not None:
@@ -74,6 +127,10 @@ class Subscriber:
         self.address, self.port = self.answer["address"], self.answer["port"]
         self.engine = (self.answer["engine_address"], self.answer["engine_port"])
         self.handle = wire.handle(self.answer["user"])
+        self.keys, self.unopened = {}, []
+        self.repair, self.cursors, self.streams, self.lost = repair, cursors or {}, {}, []
+        self.counter = time.time_ns()
+        self.take_keys(self.answer)
         self.packets, self.events, self.foreign, self.malformed = [], [], [], []
         self.ended = None
         self.broken = False
@@ -85,6 +142,23 @@ class Subscriber:
         self.thread = None
         if start:
             self.start()
+
+    def take_keys(self, message):
+        if message.get("keys"):
+            self.keys = {entry["generation"]: bytes.fromhex(entry["key"]) for entry in message["keys"]}
+
+    def take_tails(self, message):
+        """Of the first message that has them a stream begins there, or where the cursor says."""
+        for tail in message.get("tails", []) if self.repair else []:
+            channel, epoch = int(tail["channel"], 16), int(tail["epoch"], 16)
+            if channel not in self.streams:
+                before, at = self.cursors.get(channel, (None, None))
+                if before is not None and before != epoch:
+                    self.lost.append((channel, before, at + 1, None))
+                    self.streams[channel] = Stream(epoch, 0, True)
+                else:
+                    self.streams[channel] = Stream(epoch, tail["sequence"] if at is None else at, at is not None)
+            self.on_tail(channel, epoch, tail["sequence"])
 
     def start(self):
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -101,13 +175,14 @@ class Subscriber:
         while not self.stop:
             waiting = [self.udp] if self.broken else [self.udp, self.client.socket]
             try:
-                ready, _, _ = select.select(waiting, [], [], 0.05)
+                ready, _, _ = select.select(waiting, [], [], 0.005 if self.repair else 0.05)
             except (OSError, ValueError):
                 return
             if self.client.socket in ready:
                 self.on_client()
             if self.udp in ready:
                 self.on_datagrams()
+            self.ask_for_missing()
             if not self.broken and not self.ended and time.monotonic() - renewed > self.answer["lease_seconds"] / 3:
                 renewed = time.monotonic()
                 self.client.send({"op": "renew"})
@@ -124,6 +199,8 @@ class Subscriber:
 
     def on_message(self, message):
         with self.changed:
+            self.take_keys(message)
+            self.take_tails(message)
             if message.get("event") == "active":
                 self.active.set()
             if message.get("event") == "ended":
@@ -149,12 +226,79 @@ class Subscriber:
             return
         if delivery.type == wire.CHALLENGE and self.answer_challenges:
             self.udp.sendto(wire.echo(delivery), self.engine)
-        if delivery.type == wire.DELIVERY:
-            delivery.arrived_ns = time.time_ns()
-            with self.changed:
-                self.packets.append(packet)
-                self.assemble(delivery)
-                self.changed.notify_all()
+        with self.changed:
+            if delivery.type == wire.DELIVERY:
+                delivery.arrived_ns = time.time_ns()
+                if self.unseal(delivery, packet):
+                    self.packets.append(packet)
+                    self.take(delivery)
+            if delivery.type == wire.STATUS and self.repair:
+                self.on_tail(delivery.channel, delivery.epoch, delivery.sequence)
+            if delivery.type == wire.LOST and self.repair:
+                self.on_lost(delivery)
+            self.changed.notify_all()
+
+    def unseal(self, delivery, packet):
+        """What does not open has not come."""
+        if not self.answer.get("seal"):
+            return True
+        if delivery.key_generation not in self.keys and not self.broken:
+            if select.select([self.client.socket], [], [], 0)[0]:
+                self.on_client()
+        try:
+            delivery.payload = wire.unseal(self.keys[delivery.key_generation], packet)
+        except (KeyError, wire.Malformed):
+            self.unopened.append(packet)
+            return False
+        return True
+
+    def enter(self, channel, epoch):
+        """The stream of a channel in this epoch; another one before it is over, and its rest lost."""
+        stream = self.streams.get(channel)
+        if stream is None or stream.epoch == epoch:
+            return stream
+        if stream.epoch:
+            self.lost.append((channel, stream.epoch, stream.cursor + 1, None))
+        self.streams[channel] = Stream(epoch, 0)
+        return self.streams[channel]
+
+    def on_tail(self, channel, epoch, sequence):
+        if epoch and channel in self.streams:
+            self.enter(channel, epoch).told_tail(sequence)
+
+    def on_lost(self, delivery):
+        stream = self.enter(delivery.channel, delivery.epoch)
+        if stream:
+            first, last = delivery.sequence, delivery.publisher_sequence
+            stream.told_tail(last)
+            stream.gone.update(n for n in range(max(first, stream.cursor + 1), last + 1) if n not in stream.held)
+            self.follow(stream, delivery.channel)
+
+    def follow(self, stream, channel):
+        for out in stream.following():
+            if isinstance(out, int):
+                self.lost.append((channel, stream.epoch, out, out))
+            else:
+                self.assemble(out)
+
+    def take(self, delivery):
+        stream = self.enter(delivery.channel, delivery.epoch) if self.repair else None
+        if stream is None:
+            self.assemble(delivery)
+        elif delivery.sequence > stream.cursor:
+            stream.told_tail(delivery.sequence)
+            stream.held[delivery.sequence] = delivery
+            self.follow(stream, delivery.channel)
+
+    def ask_for_missing(self):
+        if not self.repair or self.ended:
+            return
+        key, connection = bytes.fromhex(self.answer["replay_key"]), int(self.id, 16)
+        for channel, stream in list(self.streams.items()):
+            for first, last in stream.missing():
+                self.counter += 1
+                self.udp.sendto(wire.replay(key, self.handle, connection, channel, stream.epoch, first, last,
+                                            self.counter), self.engine)
 
     def assemble(self, delivery):
         key = (delivery.channel, delivery.epoch, delivery.session)
@@ -192,6 +336,9 @@ class Subscriber:
         client = ClientSocket(self.path)
         answer, _ = client.ask(
             {"op": "attach", "connection": self.id, "token": token or self.token}, [self.udp.fileno()])
+        with self.changed:
+            self.take_keys(answer)
+            self.take_tails(answer)
         self.client.close()
         self.client, self.broken = client, False
         return answer

@@ -8,9 +8,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 VERSION = 1
-PUBLISH, ACK, ECHO, DELIVERY, CHALLENGE, STATUS = 0x01, 0x02, 0x03, 0x10, 0x11, 0x12
-BEGIN, END = 1, 2
+PUBLISH, ACK, ECHO, REPLAY, DELIVERY, CHALLENGE, STATUS, LOST = 0x01, 0x02, 0x03, 0x04, 0x10, 0x11, 0x12, 0x13
+BEGIN, END, REPLAYED = 1, 2, 4
 ALL = 0
+TO_THE_TAIL = (1 << 64) - 1
 ID_MASK = (1 << 62) - 1
 RESULT_STATUS = ("ok", "no_group", "scope", "too_large", "interrupted", "expired", "channel", "unattended")
 
@@ -95,7 +96,7 @@ class Delivery:
             raise Malformed("short")
         if packet[0] != VERSION:
             raise Malformed("version")
-        if packet[1] not in (DELIVERY, CHALLENGE, STATUS):
+        if packet[1] not in (DELIVERY, CHALLENGE, STATUS, LOST):
             raise Malformed("type")
         if len(packet) < HEADER.size:
             raise Malformed("short")
@@ -118,6 +119,28 @@ class Delivery:
         """The packet with the filter tag that belongs to it under `key`."""
         packet = self.encode()
         return packet[:92] + siphash(key, packet[:92]) + packet[100:]
+
+
+def stream_key(user_key, channel, epoch):
+    return hashlib.blake2b(b"fanwire stream 1" + struct.pack(">QQ", channel, epoch), key=user_key, digest_size=32).digest()
+
+
+def unseal(user_key, packet):
+    """The payload of a sealed delivery; Malformed if it does not open."""
+    header = bytearray(packet[:76])
+    header[2] &= ~REPLAYED
+    channel, epoch, sequence = struct.unpack_from(">QQQ", packet, 24)
+    try:
+        return AESGCM(stream_key(user_key, channel, epoch)).decrypt(
+            struct.pack(">IQ", 3, sequence), packet[100:] + packet[76:92], bytes(header))
+    except InvalidTag as bad:
+        raise Malformed("seal") from bad
+
+
+def replay(key, user_handle, connection, channel, epoch, first, last, counter):
+    """A request for first..last of a stream again."""
+    body = struct.pack(">BB6x16sQQQQQQ", VERSION, REPLAY, user_handle, connection, channel, epoch, first, last, counter)
+    return body + siphash(key, body)
 
 
 def echo(challenge):
