@@ -88,10 +88,23 @@ static void sessions(struct pipeline *p)
 				   slot < 2 ? 0 : 1);
 }
 
-void pipeline_open(struct pipeline *p, unsigned workers)
+static void ports(struct pipeline *p, unsigned workers)
 {
 	char name[32];
 
+	for (unsigned i = 0; i < workers; i++) {
+		snprintf(name, sizeof(name), "rx%u", i);
+		p->rx[i] = rte_ring_create(name, RING_CNT, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
+		snprintf(name, sizeof(name), "tx%u", i);
+		p->tx[i] = rte_ring_create(name, RING_CNT, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
+	}
+	cr_assert_geq(rte_eth_from_rings("test", p->rx, workers, p->tx, workers, 0), 0);
+	cr_assert_eq(port_make_pool(&p->plane, POOL_CNT), 0);
+	cr_assert_eq(port_start(&p->plane), 0);
+}
+
+void pipeline_open(struct pipeline *p, unsigned workers)
+{
 	memset(p, 0, sizeof(*p));
 	eal();
 	snprintf(p->dir, sizeof(p->dir), "/dev/shm/fanwire-test-XXXXXX");
@@ -103,27 +116,38 @@ void pipeline_open(struct pipeline *p, unsigned workers)
 	p->plane.worker_cnt = workers;
 	regions(p);
 	sessions(p);
-	for (unsigned i = 0; i < workers; i++) {
-		snprintf(name, sizeof(name), "rx%u", i);
-		p->rx[i] = rte_ring_create(name, RING_CNT, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
-		snprintf(name, sizeof(name), "tx%u", i);
-		p->tx[i] = rte_ring_create(name, RING_CNT, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
-	}
-	cr_assert_geq(rte_eth_from_rings("test", p->rx, workers, p->tx, workers, 0), 0);
-	cr_assert_eq(port_make_pool(&p->plane, POOL_CNT), 0);
-	cr_assert_eq(port_start(&p->plane), 0);
+	ports(p, workers);
+	cr_assert_eq(plane_init(&p->plane), 0);
+}
+
+void pipeline_open_on(struct pipeline *p, const char *dir, unsigned workers)
+{
+	memset(p, 0, sizeof(*p));
+	eal();
+	config(&p->plane.config, dir, workers);
+	p->plane.worker_cnt = workers;
+	regions(p);
+	ports(p, workers);
+	cr_assert_eq(plane_init(&p->plane), 0);
+}
+
+void pipeline_kill(struct pipeline *p)
+{
+	plane_fini(&p->plane);
+	regions_close(&p->plane);
+}
+
+void pipeline_start(struct pipeline *p)
+{
+	p->plane.worker_cnt = p->plane.config.core_cnt;
+	regions(p);
 	cr_assert_eq(plane_init(&p->plane), 0);
 }
 
 void pipeline_restart(struct pipeline *p)
 {
-	unsigned workers = p->plane.worker_cnt;
-
-	plane_fini(&p->plane);
-	regions_close(&p->plane);
-	p->plane.worker_cnt = workers;
-	regions(p);
-	cr_assert_eq(plane_init(&p->plane), 0);
+	pipeline_kill(p);
+	pipeline_start(p);
 }
 
 /* Called while a test is torn down, where Criterion prints a failed assertion and passes the test.
@@ -249,7 +273,7 @@ uint16_t publish_make(uint8_t frame[2048], const struct publish_spec *spec)
 		.flags = FAN_FLAG_BEGIN | FAN_FLAG_END,
 		.payload_len = spec->payload_len,
 		.kind = spec->kind,
-		.session = pipeline_session(spec->slot),
+		.session = spec->session ? spec->session : pipeline_session(spec->slot),
 		.publisher_sequence = spec->sequence,
 		.channel = spec->channel,
 	};

@@ -31,6 +31,7 @@ struct publish_spec {
 	const char *payload;
 	uint16_t payload_len;
 	uint16_t source_port; /* 0: the session's */
+	uint64_t session;     /* 0: pipeline_session(slot) */
 };
 
 /* A frame that came out, taken apart. */
@@ -52,6 +53,11 @@ void pipeline_open(struct pipeline *p, unsigned workers);
 void pipeline_close(struct pipeline *p);
 /* The dataplane dies without a word and is started again on the same regions. */
 void pipeline_restart(struct pipeline *p);
+/* On a registry region in dir that another wrote; without sessions. Ends with pipeline_kill(). */
+void pipeline_open_on(struct pipeline *p, const char *dir, unsigned workers);
+/* The two halves of a restart: in between the registry may be another. */
+void pipeline_kill(struct pipeline *p);
+void pipeline_start(struct pipeline *p);
 uint64_t pipeline_session(uint32_t slot);
 
 /* A sealed publish as a frame; returns its length. */
