@@ -13,9 +13,11 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "common/privilege/privilege.h"
 #include "dataplane/eal.h"
 #include "dataplane/plane.h"
 #include "dataplane/port.h"
+#include "dataplane/privileges.h"
 #include "dataplane/regions.h"
 #include "dataplane/shim.h"
 #include "dataplane/steer_port.h"
@@ -156,7 +158,7 @@ static int run_port(const struct steer_port *steer)
 		goto stop;
 	}
 	if (steer_port_configure(steer, &plane.config) || telemetry_register(&plane) ||
-	    shim_start())
+	    shim_start() || privileges_drop(&plane.config))
 		goto stop;
 	if (plane_launch(&plane)) {
 		fan_log(FAN_LOG_ERROR, SUBJECT, "workers did not start");
@@ -168,6 +170,7 @@ static int run_port(const struct steer_port *steer)
 stop:
 	shim_stop();
 	telemetry_forget();
+	privileges_raise();
 	port_stop(&plane);
 	plane_fini(&plane);
 	return status;
@@ -206,6 +209,7 @@ int main(int argc, char **argv)
 	if (err)
 		return err - 1;
 	signals_block();
+	privilege_harden();
 	fan_log_init(PROGRAM, "info");
 	if (sodium_init() < 0)
 		return EXIT_FAILED;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "dataplane/privileges.h"
 
 #define POLL_MS	     100
 #define LOCK_WAIT_MS 3000
@@ -75,10 +76,7 @@ int regions_open_registry(struct plane *plane, unsigned wait_s, bool (*interrupt
 
 bool regions_registry_is_current(const struct plane *plane)
 {
-	char path[2 * FAN_PATH_MAX];
-
-	path_make(path, plane, FAN_REGISTRY_FILE);
-	return fan_region_is_current(&plane->registry, path);
+	return fan_region_is_current(&plane->registry);
 }
 
 /* ---- state ---- */
@@ -276,6 +274,9 @@ int regions_open_state(struct plane *plane)
 	err = state_take_over(plane, path, &l);
 	if (err == 1)
 		err = state_create(plane, path, &l);
+	if (err)
+		return err;
+	err = privileges_give_state(&plane->config, &plane->state_region);
 	if (err)
 		return err;
 	words_settle(plane);

@@ -225,7 +225,7 @@ static int open_existing(struct fan_region *region, const char *path, uint64_t m
 	struct stat st;
 	int rc;
 
-	opened.fd = open(path, (writer ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+	opened.fd = open(path, (writer ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	if (opened.fd < 0)
 		return fail(why, -errno, "%s: cannot open: %s", path, strerror(errno));
 	if (writer) {
@@ -314,13 +314,12 @@ bool fan_region_writer_alive(const struct fan_region *region)
 	return region->writer || is_locked(region->fd);
 }
 
-bool fan_region_is_current(const struct fan_region *region, const char *path)
+/* By its number of names, for which nobody needs to be allowed into the directory. */
+bool fan_region_is_current(const struct fan_region *region)
 {
-	struct stat ours, named;
+	struct stat st;
 
-	if (fstat(region->fd, &ours) < 0 || stat(path, &named) < 0)
-		return false;
-	return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+	return fstat(region->fd, &st) == 0 && st.st_nlink > 0;
 }
 
 void fan_region_close(struct fan_region *region)

@@ -65,7 +65,7 @@ void fan_region_set_ready(struct fan_region *region);
 int fan_region_resize(struct fan_region *region, const char *path, size_t size, char why[256]);
 /* Whether some process holds the writer's lock of the file at this reader's descriptor. */
 bool fan_region_writer_alive(const struct fan_region *region);
-/* Whether `path` still names the file that is mapped (a deleted and recreated one is another). */
-bool fan_region_is_current(const struct fan_region *region, const char *path);
+/* Whether the file that is mapped has its name still (a deleted and recreated one is another). */
+bool fan_region_is_current(const struct fan_region *region);
 /* Unmaps and closes; the writer's lock goes with it; the file stays. */
 void fan_region_close(struct fan_region *region);

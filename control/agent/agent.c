@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "control/agent/pool.h"
+#include "control/agent/scope/pins.h"
 #include "control/agent/state.h"
 
 #define FOREIGN_A_SECOND 1024 /* aggregated drops taken out of the kernel each second, at most */
@@ -355,6 +356,11 @@ static void free_zeroed(void *memory)
 	if (memory)
 		explicit_bzero(memory, malloc_usable_size(memory));
 	free(memory);
+}
+
+int agent_prepare(const struct fan_config *config, char why[1024])
+{
+	return pins_prepare(config->bpf_dir, why);
 }
 
 int agent_create(struct agent **out, struct event_base *base, struct link *link,

@@ -15,6 +15,9 @@ struct event_base;
 struct link;
 struct agent;
 
+/* As root: mounts a bpffs on bpf_dir where there is none. 0, or -errno and why. */
+int agent_prepare(const struct fan_config *config, char why[1024]);
+
 /*
  * Loads or takes up the pinned BPF objects, attaches the guard, opens client.sock, and sets itself
  * as the link's agent. On failure `why` says what and what to do.

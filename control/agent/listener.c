@@ -2,12 +2,15 @@
 #include "control/agent/listener.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "common/privilege/privilege.h"
 
 #define BACKLOG 4096
 
@@ -78,7 +81,7 @@ static int remove_stale(const struct sockaddr_un *address, char why[1024])
 	return err;
 }
 
-int listener_open(struct listener *listener, const struct fan_config *config, char why[1024])
+static int listen_here(struct listener *listener, const struct fan_config *config, char why[1024])
 {
 	struct sockaddr_un address;
 	struct stat file;
@@ -107,6 +110,15 @@ fail:
 		 listener->path, strerror(-err));
 	if (fd >= 0)
 		close(fd);
+	return err;
+}
+
+int listener_open(struct listener *listener, const struct fan_config *config, char why[1024])
+{
+	uint64_t before = privilege_raise(PRIVILEGE(CAP_DAC_OVERRIDE)); /* run_dir is root's */
+	int err = listen_here(listener, config, why);
+
+	privilege_lower(before);
 	return err;
 }
 

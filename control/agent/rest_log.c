@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #include <sodium.h>
+
+#include "common/privilege/privilege.h"
 
 #define MAGIC UINT64_C(0x3130545345524e46)
 
@@ -84,9 +87,12 @@ int rest_log_open(struct rest_log **out, const struct fan_config *config, char w
 	struct rest_log *log = calloc(1, sizeof(*log));
 	char path[FAN_PATH_MAX + 8];
 	int err = -ENOMEM, fd;
+	uint64_t before;
 
 	snprintf(path, sizeof(path), "%s/ports", config->run_dir);
+	before = privilege_raise(PRIVILEGE(CAP_DAC_OVERRIDE)); /* run_dir is root's */
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	privilege_lower(before);
 	if (!log || fd < 0) {
 		err = fd < 0 ? -errno : -ENOMEM;
 		goto fail;

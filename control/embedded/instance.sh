@@ -48,6 +48,7 @@ WORKERS=${WORKERS:-1}
 
 conf=$RUN_DIR/fanwire.conf
 huge_lock=/run/lock/fanwire-hugepages
+users_lock=/run/lock/fanwire-users
 
 say() { echo "fanwire $NAME: $*"; }
 fail() { echo "fanwire $NAME: $*" >&2; exit 1; }
@@ -203,6 +204,24 @@ make_regions() { # regions live in memory, and end with the boot
 	remember "mount $RUN_DIR/regions"
 }
 
+# ---- users ---------------------------------------------------------------------------------------
+
+daemon_users=(fanwire fanwire-dp) # of fanwired and of the dataplane; control.user, dataplane.user
+
+make_users() { # they stay: other instances, and files below STATE_DIR, may be theirs
+	local user
+	mkdir -p "$(dirname $users_lock)"
+	exec 9>"$users_lock"
+	flock 9
+	for user in "${daemon_users[@]}"; do
+		! getent passwd "$user" >/dev/null || continue
+		useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user" ||
+			fail "cannot make the system user $user: make it, or name another (control.user, dataplane.user)"
+		say "made system user $user; it stays (userdel $user)"
+	done
+	exec 9>&-
+}
+
 # ---- configuration -------------------------------------------------------------------------------
 
 quoted_list() { local IFS=,; local list; list=$(printf '"%s",' "$@"); echo "[ ${list%,} ]"; }
@@ -281,6 +300,7 @@ create() {
 			say "$setting=${given[$setting]} is not taken up: this instance was made with ${!setting}; ./dev down first"
 	done
 	for setting in "${settings[@]}"; do echo "$setting=${!setting@Q}"; done >"$RUN_DIR/instance.env"
+	make_users
 	make_network
 	make_huge_pages
 	make_regions

@@ -8,6 +8,7 @@
 #include <event2/listener.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/privilege/privilege.h"
 #include "control/engine/audit.h"
 #include "control/engine/door.h"
 #include "control/engine/marks.h"
@@ -416,8 +418,9 @@ static int socket_share(const struct http *http)
 		fan_log(FAN_LOG_INFO, "control",
 			"there is no group '%s': only root may use %s; add the group to let others",
 			name, http->path);
-	if (chown(http->path, 0, group ? group->gr_gid : 0) ||
-	    chmod(http->path, group ? 0660 : 0600))
+	/* mode first: afterwards it is not ours */
+	if (chmod(http->path, group ? 0660 : 0600) ||
+	    chown(http->path, 0, group ? group->gr_gid : 0))
 		return -errno;
 	return 0;
 }
@@ -448,6 +451,7 @@ int http_open(struct http **out, struct engine *engine, char why[1024])
 	const struct fan_config *config = engine->config;
 	struct http *http = calloc(1, sizeof(*http));
 	struct evconnlistener *listener;
+	uint64_t before;
 	int err;
 
 	if (!http)
@@ -458,8 +462,11 @@ int http_open(struct http **out, struct engine *engine, char why[1024])
 	else
 		snprintf(http->path, sizeof(http->path), "%s/control.sock", config->run_dir);
 	http->server = evhttp_new(engine->base);
+	/* run_dir and the socket are root's */
+	before = privilege_raise(PRIVILEGE(CAP_DAC_OVERRIDE) | PRIVILEGE(CAP_CHOWN));
 	listener = http->server ? listen_on(http) : NULL;
 	err = listener ? socket_share(http) : -errno;
+	privilege_lower(before);
 	if (listener && !evhttp_bind_listener(http->server, listener)) {
 		evconnlistener_free(listener);
 		err = -ENOMEM;

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "common/log.h"
 #include "control/engine/engine.h"
 #include "control/engine/http.h"
+#include "control/engine/privileges.h"
 #include "control/engine/registrations.h"
 
 #define DEFAULT_CONFIG "/etc/fanwire/fanwire.conf"
@@ -104,40 +104,6 @@ static int check_config(const char *path)
 	return 0;
 }
 
-static int make_directory(const char *path, mode_t mode)
-{
-	char copy[FAN_PATH_MAX];
-
-	snprintf(copy, sizeof(copy), "%s", path);
-	for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		if (mkdir(copy, 0755) && errno != EEXIST)
-			return -errno;
-		*slash = '/';
-	}
-	return mkdir(copy, mode) && errno != EEXIST ? -errno : 0;
-}
-
-static int make_directories(const struct fan_config *config)
-{
-	const struct {
-		const char *path;
-		mode_t mode;
-	} wanted[] = {
-		{config->run_dir, 0755}, {config->region_dir, 0700}, {config->state_dir, 0700}};
-
-	for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-		int err = make_directory(wanted[i].path, wanted[i].mode);
-
-		if (err) {
-			fan_log(FAN_LOG_ERROR, "start", "cannot make the directory %s: %s",
-				wanted[i].path, strerror(-err));
-			return err;
-		}
-	}
-	return 0;
-}
-
 /* One instance a run directory; the lock is the kernel's, and ends with the process. */
 static int take_lock(const struct fan_config *config)
 {
@@ -195,7 +161,8 @@ static struct event *start_watchdog(struct event_base *base, struct engine *engi
 	return watchdog;
 }
 
-static int serve(struct event_base *base, const struct fan_config *config)
+static int serve(struct event_base *base, const struct fan_config *config,
+		 const struct privileges *privileges)
 {
 	struct event *on_term = evsignal_new(base, SIGTERM, on_signal, base);
 	struct event *on_int = evsignal_new(base, SIGINT, on_signal, base);
@@ -209,6 +176,12 @@ static int serve(struct event_base *base, const struct fan_config *config)
 	err = engine_create(&engine, base, config, why);
 	if (err) {
 		fan_log(FAN_LOG_ERROR, "start", "%s", why);
+		goto out;
+	}
+	err = privileges_settle(privileges, why);
+	if (err) {
+		fan_log(FAN_LOG_ERROR, "start", "%s", why);
+		engine_destroy(engine);
 		goto out;
 	}
 	evsignal_add(on_term, NULL);
@@ -251,6 +224,7 @@ static void on_libevent(int severity, const char *message)
 static int run(const char *path)
 {
 	struct event_config *event_config;
+	struct privileges privileges;
 	struct fan_config config;
 	struct event_base *base;
 	char why[4096];
@@ -264,17 +238,22 @@ static int run(const char *path)
 	event_set_log_callback(on_libevent);
 	umask(0027);
 	signal(SIGPIPE, SIG_IGN);
-	prctl(PR_SET_DUMPABLE, 0); /* keys must reach neither a core file nor a debugger */
-	if (sodium_init() < 0 || make_directories(&config))
+	privilege_harden();
+	if (sodium_init() < 0)
 		return EXIT_FAILED;
-	lock = take_lock(&config);
-	if (lock < 0)
-		return EXIT_FAILED;
+	err = privileges_directories(&config, why);
+	lock = err ? err : take_lock(&config);
+	if (lock >= 0)
+		err = privileges_begin(&privileges, &config, why);
+	if (err)
+		fan_log(FAN_LOG_ERROR, "start", "%s", why);
+	if (err || lock < 0)
+		return EXIT_FAILED; /* and the kernel releases the lock */
 	event_config = event_config_new();
 	event_config_set_flag(event_config, EVENT_BASE_FLAG_PRECISE_TIMER);
 	base = event_base_new_with_config(event_config);
 	event_config_free(event_config);
-	err = base ? serve(base, &config) : -ENOMEM;
+	err = base ? serve(base, &config, &privileges) : -ENOMEM;
 	if (base)
 		event_base_free(base);
 	close(lock);

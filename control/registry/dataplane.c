@@ -140,7 +140,7 @@ void dataplane_refresh(struct registry *r, bool now)
 		return;
 	r->state_looked_ns = r->now_ns;
 	if (r->state &&
-	    (dataplane_alive(r) || fan_region_is_current(&r->state_region, r->state_path)))
+	    (dataplane_alive(r) || fan_region_is_current(&r->state_region)))
 		return;
 	/* None, one that is still being made, or one of another ABI: no dataplane reads our table
 	 * that is not seen by the next look. */

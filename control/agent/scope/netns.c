@@ -6,62 +6,159 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "common/privilege/threads.h"
 
 #define PORT_CNT     65536
 #define RESERVED_MAX 16384 /* text of ip_local_reserved_ports */
 
-struct call {
-	int netns_fd;
-	int (*work)(void *arg);
+/* One call at a time: what the caller asks for, and the answer. */
+struct netns {
+	int fd;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	int (*work)(void *arg); /* NULL: nothing is asked for */
 	void *arg;
 	int result;
+	bool ends;
 };
 
-static void *call_run(void *arg)
+/* Enters the namespace, for good: the first answer is whether it could. */
+static void *netns_thread(void *arg)
 {
-	struct call *call = arg;
+	struct netns *netns = arg;
 
-	call->result = setns(call->netns_fd, CLONE_NEWNET) ? -errno : call->work(call->arg);
+	pthread_mutex_lock(&netns->lock);
+	netns->result = setns(netns->fd, CLONE_NEWNET) ? -errno : 0;
+	netns->work = NULL;
+	pthread_cond_broadcast(&netns->changed);
+	while (!netns->ends) {
+		if (netns->work) {
+			netns->result = netns->work(netns->arg);
+			netns->work = NULL;
+			pthread_cond_broadcast(&netns->changed);
+		}
+		pthread_cond_wait(&netns->changed, &netns->lock);
+	}
+	pthread_mutex_unlock(&netns->lock);
 	return NULL;
 }
 
-int netns_run(int netns_fd, int (*work)(void *arg), void *arg)
+/* With the lock: until what was asked for is done. */
+static int answer_await(struct netns *netns)
 {
-	struct call call = {netns_fd, work, arg, 0};
-	sigset_t all, before;
-	pthread_t thread;
+	while (netns->work)
+		pthread_cond_wait(&netns->changed, &netns->lock);
+	return netns->result;
+}
+
+int netns_run(struct netns *netns, int (*work)(void *arg), void *arg)
+{
 	int result;
 
-	if (netns_fd < 0)
+	if (!netns)
 		return work(arg);
-	sigfillset(&all); /* the daemon's signals are for its own thread */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	result = -pthread_create(&thread, NULL, call_run, &call);
+	pthread_mutex_lock(&netns->lock);
+	netns->work = work;
+	netns->arg = arg;
+	pthread_cond_broadcast(&netns->changed);
+	result = answer_await(netns);
+	pthread_mutex_unlock(&netns->lock);
+	return result;
+}
+
+static int nothing(void *arg)
+{
+	return 0;
+}
+
+static int thread_start(struct netns *netns)
+{
+	sigset_t blocked, before;
+	int result;
+
+	sigfillset(&blocked); /* the daemon's signals are for its own thread */
+	sigdelset(&blocked, PRIVILEGE_SIGNAL);
+	netns->work = nothing; /* until it is there */
+	pthread_sigmask(SIG_SETMASK, &blocked, &before);
+	result = -pthread_create(&netns->thread, NULL, netns_thread, netns);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (result)
 		return result;
-	pthread_join(thread, NULL);
-	return call.result;
+	pthread_mutex_lock(&netns->lock);
+	result = answer_await(netns);
+	netns->ends = result != 0;
+	pthread_cond_broadcast(&netns->changed);
+	pthread_mutex_unlock(&netns->lock);
+	if (result)
+		pthread_join(netns->thread, NULL);
+	return result;
 }
 
-int netns_open(const struct fan_config *config, int *fd, char why[1024])
+/* Without its thread. */
+static void netns_free(struct netns *netns)
+{
+	pthread_cond_destroy(&netns->changed);
+	pthread_mutex_destroy(&netns->lock);
+	close(netns->fd);
+	free(netns);
+}
+
+void netns_close(struct netns *netns)
+{
+	if (!netns)
+		return;
+	pthread_mutex_lock(&netns->lock);
+	netns->ends = true;
+	pthread_cond_broadcast(&netns->changed);
+	pthread_mutex_unlock(&netns->lock);
+	pthread_join(netns->thread, NULL);
+	netns_free(netns);
+}
+
+static int netns_start(struct netns **out, int fd)
+{
+	struct netns *netns = calloc(1, sizeof(*netns));
+	int result;
+
+	if (!netns) {
+		close(fd);
+		return -ENOMEM;
+	}
+	netns->fd = fd;
+	pthread_mutex_init(&netns->lock, NULL);
+	pthread_cond_init(&netns->changed, NULL);
+	result = thread_start(netns);
+	if (result)
+		netns_free(netns);
+	else
+		*out = netns;
+	return result;
+}
+
+int netns_open(const struct fan_config *config, struct netns **out, char why[1024])
 {
 	const char *path = config->receiver_netns;
+	int fd, result;
 
-	*fd = -1;
+	*out = NULL;
 	if (!path[0])
 		return 0;
-	*fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (*fd >= 0)
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	result = fd < 0 ? -errno : netns_start(out, fd);
+	if (!result)
 		return 0;
 	snprintf(why, 1024,
-		 "network.receiver_netns: cannot open %s: %s; make it (ip netns add NAME makes "
+		 "network.receiver_netns: cannot %s %s: %s; make it (ip netns add NAME makes "
 		 "/run/netns/NAME), or set it to \"\" for fanwired's own",
-		 path, strerror(errno));
-	return -errno;
+		 fd < 0 ? "open" : "enter", path, strerror(-result));
+	return result;
 }
 
 struct port_sysctls {
@@ -123,11 +220,11 @@ static bool all_reserved(const char *reserved, unsigned first, unsigned last)
 	return true;
 }
 
-int netns_check_ports(const struct fan_config *config, int netns_fd, char why[1024])
+int netns_check_ports(const struct fan_config *config, struct netns *netns, char why[1024])
 {
 	unsigned first = config->port_first, last = config->port_last;
 	struct port_sysctls sysctls;
-	int result = netns_run(netns_fd, port_sysctls_read, &sysctls);
+	int result = netns_run(netns, port_sysctls_read, &sysctls);
 
 	if (result) {
 		snprintf(why, 1024,
@@ -144,9 +241,8 @@ int netns_check_ports(const struct fan_config *config, int netns_fd, char why[10
 		 "net.ipv4.ip_local_port_range (%u %u) of the receivers' network namespace and are "
 		 "not reserved there; run: %s%s%ssysctl -w "
 		 "net.ipv4.ip_local_reserved_ports=%.300s%s%u-%u",
-		 first, last, sysctls.low, sysctls.high,
-		 netns_fd < 0 ? "" : "nsenter --net=", netns_fd < 0 ? "" : config->receiver_netns,
-		 netns_fd < 0 ? "" : " ", sysctls.reserved, sysctls.reserved[0] ? "," : "", first,
-		 last);
+		 first, last, sysctls.low, sysctls.high, netns ? "nsenter --net=" : "",
+		 netns ? config->receiver_netns : "", netns ? " " : "", sysctls.reserved,
+		 sysctls.reserved[0] ? "," : "", first, last);
 	return -EINVAL;
 }

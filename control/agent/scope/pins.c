@@ -33,8 +33,7 @@ static int make_dirs(const char *dir)
 	return mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
 }
 
-/* A bpffs under dir: the one it lies on, or one mounted on it. */
-static int ensure_bpffs(const char *dir, char why[1024])
+int pins_prepare(const char *dir, char why[1024])
 {
 	struct statfs fs;
 	int result = make_dirs(dir);
@@ -61,7 +60,7 @@ static int ensure_bpffs(const char *dir, char why[1024])
 
 int pins_open(const char *dir, char why[1024])
 {
-	int result = ensure_bpffs(dir, why);
+	int result = pins_prepare(dir, why);
 	int fd;
 
 	if (result)

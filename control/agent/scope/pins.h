@@ -9,8 +9,11 @@
 
 struct bpf_map;
 
+/* Makes `dir` where there is none, and mounts a bpffs on it where it lies on none. */
+int pins_prepare(const char *dir, char why[1024]);
+
 /*
- * Makes `dir` where there is none, mounts a bpffs on it where it lies on none, and locks it.
+ * The same, and locks it.
  * Returns a descriptor that holds the lock, or -errno; -EBUSY: another process holds it.
  */
 int pins_open(const char *dir, char why[1024]);

@@ -31,8 +31,8 @@ struct scope_maps {
 	struct scope_walls seen; /* as they were when last looked at */
 	uint32_t scope_cnt;
 	int cpu_cnt;
-	int dir_fd; /* holds the instance's lock */
-	int netns_fd;
+	int dir_fd;	     /* holds the instance's lock */
+	struct netns *netns; /* of the receivers; NULL: our own */
 };
 
 static int scopes_fd(const struct scope_maps *maps)
@@ -278,14 +278,13 @@ int scope_maps_open(struct scope_maps **out, const struct fan_config *config, ch
 	}
 	why[0] = 0;
 	maps->config = config;
-	maps->netns_fd = -1;
 	maps->cpu_cnt = libbpf_num_possible_cpus();
 	maps->dir_fd = result = pins_open(config->bpf_dir, why);
 	if (result < 0)
 		goto fail;
-	result = netns_open(config, &maps->netns_fd, why);
+	result = netns_open(config, &maps->netns, why);
 	if (!result)
-		result = netns_check_ports(config, maps->netns_fd, why);
+		result = netns_check_ports(config, maps->netns, why);
 	if (!result)
 		result = filter_load(maps, why);
 	if (!result)
@@ -313,8 +312,7 @@ void scope_maps_close(struct scope_maps *maps)
 		guard_close(&maps->guard);
 	slots_close(&maps->slots);
 	scope_filter_bpf__destroy(maps->skel);
-	if (maps->netns_fd >= 0)
-		close(maps->netns_fd);
+	netns_close(maps->netns);
 	if (maps->dir_fd >= 0)
 		close(maps->dir_fd);
 	free(maps);
@@ -557,7 +555,7 @@ const struct fan_config *scope_config(const struct scope_maps *maps)
 	return maps->config;
 }
 
-int scope_netns_fd(const struct scope_maps *maps)
+struct netns *scope_netns(const struct scope_maps *maps)
 {
-	return maps->netns_fd;
+	return maps->netns;
 }

@@ -75,4 +75,4 @@ void scope_walls_check(struct scope_maps *maps, struct scope_walls *walls);
 /* For scoped_socket.c. */
 int scope_filter_fd(const struct scope_maps *maps);
 const struct fan_config *scope_config(const struct scope_maps *maps);
-int scope_netns_fd(const struct scope_maps *maps); /* -1: fanwired's own */
+struct netns *scope_netns(const struct scope_maps *maps); /* NULL: fanwired's own */

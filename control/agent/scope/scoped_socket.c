@@ -117,7 +117,7 @@ int scoped_socket_open(struct scope_maps *maps, const struct scope *scope,
 	uint64_t cookie = 0;
 	int fd, result;
 
-	fd = netns_run(scope_netns_fd(maps), socket_make, &wanted);
+	fd = netns_run(scope_netns(maps), socket_make, &wanted);
 	if (fd < 0) {
 		result = fd;
 		goto out;
@@ -157,7 +157,7 @@ int plain_socket_open(struct scope_maps *maps, const struct fan_address *address
 	const char *step = "make it";
 	int made, result;
 
-	made = netns_run(scope_netns_fd(maps), socket_make, &wanted);
+	made = netns_run(scope_netns(maps), socket_make, &wanted);
 	if (made < 0) {
 		result = made;
 		goto out;
