@@ -2,6 +2,7 @@
 #include "dataplane/fanout.h"
 
 #include <rte_prefetch.h>
+#include <sodium.h>
 
 #include "common/wire/handle.h"
 #include "dataplane/flows.h"
@@ -240,9 +241,20 @@ void fanout_burst(struct worker *w)
 
 /* ---- beside events ---- */
 
-#define FLAGS_OFF 2 /* of a delivery header */
+/* Of a delivery header. */
+#define FLAGS_OFF	   2
+#define KEY_GENERATION_OFF 3
 
-bool fanout_replay(struct worker *w, const struct fan_group *group,
+bool fanout_can_replay(const struct worker *w, const struct fan_group *group, const uint8_t *image)
+{
+	uint8_t key[FAN_TAG_KEY_LEN];
+	bool known = tag_key(w, key, group, image[KEY_GENERATION_OFF]);
+
+	sodium_memzero(key, sizeof(key));
+	return known;
+}
+
+void fanout_replay(struct worker *w, const struct fan_group *group,
 		   const struct fan_endpoint *endpoint, const uint8_t *image, uint16_t len)
 {
 	uint8_t bytes[FRAME_HEADERS_MAX + FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX + KERNEL_SLACK];
@@ -251,10 +263,8 @@ bool fanout_replay(struct worker *w, const struct fan_group *group,
 	RTE_VERIFY(len <= FAN_DELIVERY_LEN + FAN_PAYLOAD_MAX);
 	memcpy(copy, image, len);
 	copy[FLAGS_OFF] |= FAN_FLAG_REPLAY;
-	if (!tag_image(w, copy, group))
-		return false;
-	emit(w, copy, len, endpoint, 1, SENT_REPLAY);
-	return true;
+	if (tag_image(w, copy, group))
+		emit(w, copy, len, endpoint, 1, SENT_REPLAY);
 }
 
 /* A header without a payload, as of now. */

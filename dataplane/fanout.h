@@ -35,12 +35,15 @@ void fanout_close(struct worker *w, struct rte_mbuf *event);
  * leave with fanout_beside_flush(), which counts them ----
  */
 
-/* A logged image once more; false: the keys that it was sent under have been retired. */
-bool fanout_replay(struct worker *w, const struct fan_group *group,
+/* Whether the keys that a logged image was sent under are still known. */
+bool fanout_can_replay(const struct worker *w, const struct fan_group *group, const uint8_t *image);
+/* It once more; nothing where they are not. */
+void fanout_replay(struct worker *w, const struct fan_group *group,
 		   const struct fan_endpoint *endpoint, const uint8_t *image, uint16_t len);
 /* The range first..last of the stream is not in the log. */
 void fanout_lost(struct worker *w, const struct fan_group *group,
-		 const struct fan_endpoint *endpoint, uint64_t epoch, uint64_t first, uint64_t last);
+		 const struct fan_endpoint *endpoint, uint64_t epoch, uint64_t first,
+		 uint64_t last);
 /* Where the group's stream stands; epoch and sequence 0: it has had no event. */
 void fanout_status(struct worker *w, const struct fan_group *group,
 		   const struct fan_endpoint *endpoints, uint32_t cnt);

@@ -168,13 +168,16 @@ static void send_chunk(struct worker *w, struct job *job, struct turn *turn, str
 
 	for (unsigned i = 0; i < cnt; i++) {
 		uint64_t sequence = records[i]->sequence;
+		const uint8_t *image = log_image(records[i]);
 
 		lost_add(w, job, turn, chunk.first, sequence - 1);
 		chunk.first = sequence + 1;
-		lost_tell(w, job, turn); /* before what follows it */
-		if (!fanout_replay(w, turn->group, turn->endpoint, log_image(records[i]),
-				   records[i]->image_len)) /* its keys have been retired */
+		if (!fanout_can_replay(w, turn->group, image)) { /* its keys have been retired */
 			lost_add(w, job, turn, sequence, sequence);
+			continue;
+		}
+		lost_tell(w, job, turn); /* before what follows it */
+		fanout_replay(w, turn->group, turn->endpoint, image, records[i]->image_len);
 	}
 	lost_add(w, job, turn, chunk.first, chunk.last);
 	range_done(job, chunk.last);
