@@ -139,6 +139,7 @@ class Subscriber:
         self.partial = {}
         self.stop = False
         self.answer_challenges = True
+        self.loses = lambda packet: False  # what the network would lose; after the registration
         self.thread = None
         if start:
             self.start()
@@ -213,7 +214,8 @@ class Subscriber:
                 packet = self.udp.recv(65536)
             except (BlockingIOError, ConnectionError, OSError):
                 return
-            self.on_datagram(packet)
+            if not self.loses(packet):
+                self.on_datagram(packet)
 
     def on_datagram(self, packet):
         try:
