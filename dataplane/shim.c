@@ -21,12 +21,13 @@
 /* FANWIRE_SHIM="seed=7,rx_loss=0.05,...": shares are 0..1 of the packets. */
 struct settings {
 	uint64_t seed;
+	uint64_t calm;	    /* the first so many packets of a worker and direction pass */
 	double loss[2];	    /* rx_loss, tx_loss; both: loss */
 	double burst_enter; /* burst=ENTER/LEAVE: a packet begins, ends a run in which all is lost
 			     */
 	double burst_leave;
 	double dup;	      /* sent twice */
-	unsigned reorder;     /* held back until at most so many others have passed */
+	uint64_t reorder;     /* held back until at most so many others have passed */
 	double reorder_share; /* of the packets that are */
 	double flip;	      /* one bit of the UDP payload is changed, and the checksum fits */
 };
@@ -190,6 +191,10 @@ static void pass(struct stage *stage, int direction, struct rte_mbuf *mbuf)
 {
 	stage->number++;
 	stage->counts.packets++;
+	if (stage->number <= settings.calm) {
+		ready_put(stage, mbuf);
+		return;
+	}
 	if (is_lost(stage, direction)) {
 		stage->counts.lost++;
 		rte_pktmbuf_free(mbuf);
@@ -286,16 +291,21 @@ static bool setting_set(struct settings *s, const char *name, const char *value)
 		{"reorder_share", &s->reorder_share, NULL},
 		{"burst", &s->burst_enter, &s->burst_leave},
 	};
+	const struct {
+		const char *name;
+		uint64_t *value, max;
+	} numbers[] = {
+		{"seed", &s->seed, UINT64_MAX},
+		{"calm", &s->calm, UINT64_MAX},
+		{"reorder", &s->reorder, REORDER_MAX},
+	};
 	char *end;
 
-	if (strcmp(name, "seed") == 0 || strcmp(name, "reorder") == 0) {
-		uint64_t number = strtoull(value, &end, 10);
-
-		if (*name == 's')
-			s->seed = number;
-		else
-			s->reorder = (unsigned)RTE_MIN(number, (uint64_t)REORDER_MAX + 1);
-		return *value && !*end && s->reorder <= REORDER_MAX;
+	for (unsigned i = 0; i < RTE_DIM(numbers); i++) {
+		if (strcmp(name, numbers[i].name) != 0)
+			continue;
+		*numbers[i].value = strtoull(value, &end, 10);
+		return *value && !*end && *numbers[i].value <= numbers[i].max;
 	}
 	for (unsigned i = 0; i < RTE_DIM(shares); i++) {
 		if (strcmp(name, shares[i].name) != 0)

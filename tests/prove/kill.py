@@ -1,0 +1,227 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""kill -9 of each process at random moments under traffic: fanwired, the dataplane, a subscriber, a publisher.
+
+Subscribers and publishers write down what they know before they go on (actor.c), so that what the dead ones knew is
+known: their successors go on from there, with the last place as cursor. Judged at the end, from their files alone:
+nothing of another user; each event once, in its publisher's order, in its stream's order, byte for byte; each event that
+was acknowledged is there, or told as lost; each registration that was acknowledged lives until its process is killed.
+"""
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import live
+
+USERS, SUBSCRIBERS, PUBLISHERS = 3, 2, 2  # subscribers and publishers of each user
+LINE = struct.Struct("iiIIQQQQQ")
+BEGUN, ANSWERED, GOT, LOST, STARTED, ENDED, ACTIVE = range(1, 8)
+END_OF_EPOCH = 2**64 - 1
+KINDS = ("fanwired", "dataplane", "subscriber", "publisher")
+ALIVE_AGAIN_S = 20
+
+
+class Actor:
+    """A process, its file, and its successors."""
+
+    def __init__(self, instance, kind, user, number):
+        self.instance, self.kind, self.user, self.number = instance, kind, user, number
+        self.name = f"{kind}-{user}-{number}"
+        self.file = instance.dir / f"actor-{self.name}"
+        self.log = open(f"{self.file}.log", "ab")
+        self.token = instance.token(f"user-{user}", ttl=86400)
+        self.credential = instance.credential() if kind == "publisher" else None
+        self.process = None
+        self.asked = 0
+
+    def start(self):
+        words = [f"{live.BUILD}/tests/prove/actor", "publish" if self.kind == "publisher" else "subscribe",
+                 self.instance.client_socket, self.file]
+        if self.kind == "publisher":
+            words += [f"user-{self.user}", self.user, self.number, self.credential["name"], self.credential["secret"]]
+        else:
+            words += [self.user, 1000 * self.user + self.number + 1, self.token]
+        self.process = subprocess.Popen([str(word) for word in words], stdout=self.log, stderr=self.log)
+
+    def keep_alive(self):
+        """A successor, where it has left by itself: fanwired or its session was away."""
+        if self.process.poll() is not None:
+            self.start()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
+    def lines(self):
+        data = self.file.read_bytes() if self.file.exists() else b""
+        return [LINE.unpack_from(data, at) for at in range(0, len(data) - len(data) % LINE.size, LINE.size)]
+
+    def count(self, kind):
+        return sum(line[0] == kind for line in self.lines())
+
+    def leave(self, timeout=30):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def kill_one(instance, actors, kind, chance):
+    if kind in ("fanwired", "dataplane"):
+        instance.restart(kind)
+    else:
+        chance.choice([actor for actor in actors if actor.kind == kind]).kill()
+
+
+def settle(actors, chance, longest=0.4):
+    """Traffic for a while; who left is replaced."""
+    until = time.monotonic() + chance.uniform(0.02, longest)
+    while time.monotonic() < until:
+        for actor in actors:
+            actor.keep_alive()
+        time.sleep(0.02)
+
+
+def flows_again(actors, sizes):
+    """Each actor's file has grown since."""
+    for actor in actors:
+        actor.keep_alive()
+    return all(actor.file.exists() and actor.file.stat().st_size > sizes.get(actor.name, 0) + LINE.size for actor in actors)
+
+
+def run(instance, how, part):
+    chance = random.Random(how.seed)
+    actors = [Actor(instance, "subscriber", user, n) for user in range(USERS) for n in range(SUBSCRIBERS)]
+    actors += [Actor(instance, "publisher", user, n) for user in range(USERS) for n in range(PUBLISHERS)]
+    for actor in actors[: USERS * SUBSCRIBERS]:
+        actor.start()
+    ready = live.wait_for(lambda: all(a.count(ACTIVE) for a in actors[: USERS * SUBSCRIBERS]), 20)
+    assert ready, "subscribers do not become active"
+    for actor in actors[USERS * SUBSCRIBERS:]:
+        actor.start()
+    try:
+        kinds = [kind for kind in KINDS for _ in range(how.kills)]
+        chance.shuffle(kinds)
+        for kind in kinds:
+            settle(actors, chance)
+            kill_one(instance, actors, kind, chance)
+            part.tried()
+        sizes = {actor.name: actor.file.stat().st_size for actor in actors if actor.file.exists()}
+        if not live.wait_for(lambda: flows_again(actors, sizes), ALIVE_AGAIN_S):
+            part.got_through("after the last kill not everybody goes on")
+        for actor in actors[USERS * SUBSCRIBERS:]:
+            actor.leave()
+        wait_quiet(actors)
+    finally:
+        for actor in actors:
+            actor.leave(5)
+    return actors
+
+
+def wait_quiet(actors):
+    """Until the subscribers' files have not grown for a while: longer than any status and request takes."""
+    subscribers = [actor for actor in actors if actor.kind == "subscriber"]
+    last, since = None, time.monotonic()
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and time.monotonic() - since < 4:
+        now = [actor.file.stat().st_size for actor in subscribers]
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.1)
+
+
+def acknowledged(actors, user):
+    """(publisher, index) -> its answer, of all events that were acknowledged as accepted for this user."""
+    answers = {}
+    for actor in actors:
+        if actor.kind == "publisher" and actor.user == user:
+            for kind, status, _, _, index, epoch, sequence, _, _ in actor.lines():
+                if kind == ANSWERED and status == 0 and epoch:
+                    answers[actor.number, index] = (epoch, sequence)
+    return answers
+
+
+def judge_subscriber(part, actor, answers):
+    place, newest, seen, lost = (0, 0), {}, set(), []
+    for kind, status, publisher, _, index, epoch, sequence, last, _ in actor.lines():
+        if kind == LOST:
+            lost.append((epoch, sequence, last))
+        if kind != GOT:
+            continue
+        if status < 0:
+            part.got_through(f"{actor.name}: {'not exact' if status == -1 else 'another user'} at {epoch:x}:{sequence}")
+            continue
+        if (publisher, index) in seen:
+            part.got_through(f"{actor.name}: event {publisher}:{index} twice, at {epoch:x}:{sequence}")
+        if epoch == place[0] and sequence <= place[1]:
+            part.got_through(f"{actor.name}: {epoch:x}:{sequence} after {place[1]}")
+        if index < newest.get(publisher, -1):
+            part.got_through(f"{actor.name}: event {publisher}:{index} after {newest[publisher]}")
+        place, newest[publisher] = (epoch, sequence), index
+        seen.add((publisher, index))
+    missing = [(key, at) for key, at in answers.items() if key not in seen and not told_lost(lost, at)]
+    if missing:
+        part.got_through(f"{actor.name}: acknowledged events never came and were not told as lost: {len(missing)} of "
+                         f"{len(answers)}, first {sorted(missing)[:3]}", len(missing))
+    return len(seen), sum(min(last, sequence + 10**6) - sequence + 1 for _, sequence, last in lost)
+
+
+def told_lost(lost, at):
+    return any(epoch == at[0] and first <= at[1] <= last for epoch, first, last in lost)
+
+
+def judge(part, actors):
+    counts = {"events": 0, "acknowledged": 0, "lost": 0, "ended": 0}
+    for user in range(USERS):
+        answers = acknowledged(actors, user)
+        counts["acknowledged"] += len(answers)
+        for actor in actors:
+            if actor.kind == "subscriber" and actor.user == user:
+                got, lost = judge_subscriber(part, actor, answers)
+                counts["events"] += got
+                counts["lost"] += lost
+                ended = actor.count(ENDED)
+                part.expect(f"{actor.name}: an acknowledged registration ended by itself", ended)
+                counts["ended"] += ended
+    part.expect("told as lost, though the log holds everything", counts["lost"])
+    if counts["events"] < 100 or counts["acknowledged"] < 100:
+        part.got_through(f"hardly any traffic: {counts}: that proves nothing")
+    return counts
+
+
+def main():
+    how = live.arguments(__doc__, kills=(int, 20, "of each kind of process"))
+    part = live.Part("kill", "kills", how.seed)
+    log_mb = max(256, how.kills * 4)
+    one = live.instance(ports=200, config={"dataplane.log_mb": log_mb, "dataplane.log_user_kb": log_mb * 512})
+    try:
+        actors = run(one, how, part)
+        counts = judge(part, actors)
+        counters = one.counters()
+        part.expect("copies to endpoints of another user", counters["drop_endpoint_foreign"])
+        if part.closing["got_through"]:
+            print(one.logs())
+            keep(one)
+    finally:
+        one.down()
+    return part.close(**counts)
+
+
+def keep(instance):
+    """What the actors knew, for whoever looks into a failure."""
+    folder = f"{instance.dir}-actors"
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run(f"cp {instance.dir}/actor-* {instance.dir}/*.log {folder}/", shell=True, check=False)
+    print(f"kept in {folder}")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

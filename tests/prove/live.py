@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the parts that try a running instance share: the test build, instances of it, and the closing line."""
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGETS = ["control/engine/fanwired", "dataplane/fanwire-dataplane", "control/ctl/fanwirectl", "bpf/steer.bpf.o",
+           "tests/prove/stream", "tests/prove/actor"]
+
+
+def test_build():
+    """The folder of a build with the bad network and the planted bugs; FANWIRE_TEST_BUILD: one that is there."""
+    folder = os.environ.get("FANWIRE_TEST_BUILD")
+    if folder is None:
+        folder = str(ROOT / "build-prove")
+        script = '. tests/build.sh; build build-prove -Dtests=true -Dplant=true -Dshim=true -- "$@"'
+        subprocess.run(["bash", "-c", script, "build", *TARGETS], cwd=ROOT, check=True, stdout=sys.stderr)
+    return folder
+
+
+BUILD = os.environ["FANWIRE_BUILD"] = test_build()  # read by instance.py
+sys.path.insert(0, str(ROOT / "tests/system"))
+
+from instance import Instance, netns, wait_for  # noqa: E402, F401 (the build comes first; the parts import from here)
+
+
+def instance(shim="", plant="", **how):
+    """An instance of the test build that is up. shim: FANWIRE_SHIM, plant: FANWIRE_PLANT."""
+    one = Instance(**how)
+    one.settings |= {name: value for name, value in (("FANWIRE_SHIM", shim), ("FANWIRE_PLANT", plant)) if value}
+    try:
+        return one.up()
+    except BaseException:
+        one.down()
+        raise
+
+
+def arguments(doc, **more):
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 2**31))
+    for name, (kind, default, text) in more.items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
+    return parser.parse_args()
+
+
+class Part:
+    """Counts what was tried and what got through; close() prints the line that prove.py reads."""
+
+    def __init__(self, name, unit, seed):
+        self.closing = {"name": name, "tried": 0, "unit": unit, "got_through": 0, "seed": seed}
+        self.began = time.monotonic()
+
+    def tried(self, count=1):
+        self.closing["tried"] += count
+
+    def got_through(self, what, count=1):
+        self.closing["got_through"] += count
+        print(f"GOT THROUGH: {what}", flush=True)
+
+    def expect(self, what, count):
+        """`count` things that must not be."""
+        if count:
+            self.got_through(f"{what}: {count}", count)
+
+    def close(self, **more):
+        self.closing["seconds"] = round(time.monotonic() - self.began, 1)
+        print(json.dumps({**self.closing, **more}))
+        return 1 if self.closing["got_through"] else 0
