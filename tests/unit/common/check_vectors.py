@@ -78,6 +78,40 @@ def delivery(v):
     return head + siphash24(v["tag_key"], head) + v["payload"]
 
 
+def seal_root(v):
+    return blake2b(b"fanwire seal root 1" + v["key_generation"] + v["registry_epoch"], v["master"], 32)
+
+
+def user_key(v):
+    return blake2b(b"fanwire seal 1" + v["user_generation"] + v["handle"], seal_root(v), 32)
+
+
+def stream_key(v):
+    return blake2b(b"fanwire stream 1" + v["channel"] + v["epoch"], v["user_key"], 32)
+
+
+def sealed(v):
+    """As for an unsealed one, but that ciphertext and its tag take the places of payload and zeros."""
+    head = delivery({**v, "payload": v["plaintext"]})[:76]
+    first = head[:2] + bytes([head[2] & ~4]) + head[3:]
+    nonce = struct.pack(">I", 3) + v["sequence"]
+    text = AESGCM(stream_key(v)).encrypt(nonce, v["plaintext"], first)
+    head += text[-16:]
+    return head + siphash24(v["tag_key"], head) + text[:-16]
+
+
+def replay_key(v):
+    root = blake2b(b"fanwire replay root 1", v["master"], 32)
+    return blake2b(b"fanwire replay 1" + v["connection"] + v["user_generation"] + v["handle"], root)
+
+
+def replay_request(v):
+    body = b"\x01\x04" + bytes(6) + v["handle"] + v["connection"] + v["channel"] + v["epoch"]
+    body += v["first"] + v["last"] + v["counter"]
+    assert len(body) == 72
+    return body + siphash24(v["key"], body)
+
+
 def echo(v):
     return b"\x01\x03" + bytes(6) + v["connection"] + v["salt"] + v["proof"] + bytes(8)
 
@@ -105,7 +139,14 @@ CHECKS = {
     "tag-key": ("key", tag_key),
     "siphash": ("tag", lambda v: siphash24(v["key"], v["message"])),
     "proof": ("proof", proof),
+    "user-key": ("key", user_key),
+    "stream-key": ("key", stream_key),
     "delivery": ("packet", delivery),
+    "sealed-delivery": ("packet", sealed),
+    "replayed-delivery": ("packet", sealed),
+    "lost": ("packet", delivery),
+    "replay-key": ("key", replay_key),
+    "replay": ("packet", replay_request),
     "challenge": ("packet", delivery),
     "status": ("packet", delivery),
     "echo": ("packet", echo),

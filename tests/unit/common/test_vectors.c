@@ -139,6 +139,11 @@ Test(vectors, echo)
 	cr_expect_eq(vector_number("challenge", "sequence"), echo.proof);
 }
 
+Test(vectors, lost)
+{
+	check_delivery("lost");
+}
+
 /* AES-256-GCM by OpenSSL: header as additional data, ciphertext and tag behind it. */
 static size_t seal(uint8_t *packet, size_t header_len, const struct bytes *key,
 		   const uint8_t nonce[FAN_NONCE_LEN], const struct bytes *plain)
@@ -213,4 +218,90 @@ Test(vectors, ack)
 	expect_bytes(packet, len, "ack", "packet");
 	cr_assert_eq(fan_ack_decode(packet, len, &back), FAN_WIRE_OK);
 	cr_expect_eq(back.counter, ack.counter);
+}
+
+Test(vectors, user_key)
+{
+	uint8_t root[FAN_KEY_LEN], key[FAN_KEY_LEN];
+
+	fan_seal_root(root, vector_bytes("user-key", "master").at,
+		      (uint8_t)vector_number("user-key", "key_generation"),
+		      vector_number("user-key", "registry_epoch"));
+	fan_user_key(key, root, (uint32_t)vector_number("user-key", "user_generation"),
+		     vector_bytes("user-key", "handle").at);
+	expect_bytes(key, sizeof(key), "user-key", "key");
+}
+
+static void stream_key(uint8_t key[FAN_KEY_LEN], const char *vector)
+{
+	fan_stream_key(key, vector_bytes(vector, "user_key").at, vector_number(vector, "channel"),
+		       vector_number(vector, "epoch"));
+}
+
+Test(vectors, stream_key)
+{
+	uint8_t key[FAN_KEY_LEN];
+
+	stream_key(key, "stream-key");
+	expect_bytes(key, sizeof(key), "stream-key", "key");
+}
+
+/* Opened as a subscriber does: the page's bytes, by what fan_sealed_header() and fan_nonce() say.
+ */
+static void check_sealed(const char *vector)
+{
+	struct bytes packet = vector_bytes(vector, "packet");
+	struct bytes plain = vector_bytes(vector, "plaintext");
+	uint8_t key[FAN_KEY_LEN], nonce[FAN_NONCE_LEN], text[2048];
+	struct bytes sealing = {.len = FAN_KEY_LEN};
+	struct fan_delivery d;
+
+	cr_assert_eq(fan_delivery_decode(packet.at, packet.len, &d), FAN_WIRE_OK);
+	cr_assert_eq(d.payload_len, plain.len);
+	stream_key(key, vector);
+	memcpy(sealing.at, key, sizeof(key));
+	fan_nonce(nonce, FAN_DIRECTION_DELIVER, d.sequence);
+	fan_sealed_header(text, packet.at);
+	cr_expect_eq(text[2] & FAN_FLAG_REPLAY, 0);
+	seal(text, FAN_SEALED_HEADER_LEN, &sealing, nonce, &plain);
+	cr_expect_arr_eq(text + FAN_SEALED_HEADER_LEN, packet.at + FAN_DELIVERY_LEN, plain.len);
+	cr_expect_arr_eq(text + FAN_SEALED_HEADER_LEN + plain.len, d.seal_tag, FAN_TAG_LEN);
+	cr_expect(fan_filter_tag_ok(packet.at, vector_bytes(vector, "tag_key").at));
+}
+
+Test(vectors, sealed_delivery)
+{
+	check_sealed("sealed-delivery");
+	check_sealed("replayed-delivery");
+}
+
+Test(vectors, replay_key)
+{
+	uint8_t root[FAN_KEY_LEN], key[FAN_TAG_KEY_LEN];
+
+	fan_replay_root(root, vector_bytes("replay-key", "master").at);
+	fan_replay_key(key, root, vector_number("replay-key", "connection"),
+		       (uint32_t)vector_number("replay-key", "user_generation"),
+		       vector_bytes("replay-key", "handle").at);
+	expect_bytes(key, sizeof(key), "replay-key", "key");
+}
+
+Test(vectors, replay)
+{
+	struct fan_replay back, request = {
+					.connection = vector_number("replay", "connection"),
+					.channel = vector_number("replay", "channel"),
+					.epoch = vector_number("replay", "epoch"),
+					.first = vector_number("replay", "first"),
+					.last = vector_number("replay", "last"),
+					.counter = vector_number("replay", "counter"),
+				};
+	struct bytes key = vector_bytes("replay", "key");
+	uint8_t packet[FAN_REPLAY_LEN];
+
+	memcpy(request.handle, vector_bytes("replay", "handle").at, FAN_HANDLE_LEN);
+	expect_bytes(packet, fan_replay_encode(packet, &request, key.at), "replay", "packet");
+	cr_assert_eq(fan_replay_decode(packet, sizeof(packet), &back), FAN_WIRE_OK);
+	cr_expect_eq(back.last, request.last);
+	cr_expect(fan_replay_tag_ok(packet, key.at));
 }
