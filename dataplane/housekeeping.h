@@ -16,8 +16,8 @@ void worker_leave(struct worker *w);
 
 /* Reads the clocks, once a burst that has work. */
 void worker_clock(struct worker *w);
-/* Replay, status, counters and heartbeat; fanwired's requests at worker 0. Returns what there was to
- * do. */
+/* Replay, status, counters and heartbeat; fanwired's requests at worker 0. Returns what there was
+ * to do. */
 unsigned housekeeping(struct worker *w, unsigned work);
 /* Adds the worker's counters to the shared ones. */
 void counters_flush(struct worker *w);

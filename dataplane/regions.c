@@ -95,9 +95,9 @@ static struct layout layout_of(uint32_t group_cnt, uint32_t session_cnt, uint32_
 		l.workers_off + FAN_WORKERS_MAX * sizeof(struct fan_worker_state), ALIGNMENT);
 	l.sessions_off = RTE_ALIGN_CEIL(
 		l.groups_off + (uint64_t)l.group_cnt * sizeof(struct fan_group_state), ALIGNMENT);
-	l.logs_off = RTE_ALIGN_CEIL(
-		l.sessions_off + (uint64_t)l.session_cnt * sizeof(struct fan_session_state),
-		ALIGNMENT);
+	l.logs_off = RTE_ALIGN_CEIL(l.sessions_off + (uint64_t)l.session_cnt *
+							     sizeof(struct fan_session_state),
+				    ALIGNMENT);
 	l.log_bytes = (uint64_t)log_mb << 20;
 	l.size = l.logs_off + l.log_bytes;
 	return l;

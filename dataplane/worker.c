@@ -10,8 +10,8 @@
 #include "dataplane/admission.h"
 #include "dataplane/flows.h"
 #include "dataplane/log.h"
-#include "dataplane/seal.h"
 #include "dataplane/replay.h"
+#include "dataplane/seal.h"
 #include "dataplane/send.h"
 #include "dataplane/status.h"
 #include "dataplane/tag.h"
@@ -32,8 +32,8 @@ int worker_create(struct plane *plane, unsigned idx)
 	w->ack_first = calloc(plane->table.session_mask + 1, sizeof(*w->ack_first));
 	w->templates = calloc(plane->table.nexthop_cnt, sizeof(*w->templates));
 	w->crypto = alloc_mb_mgr(0);
-	if (admission_init(w) || log_open(w) || replay_init(w) || status_init(w) ||
-	    !w->ack_first || !w->templates || !w->crypto)
+	if (admission_init(w) || log_open(w) || replay_init(w) || status_init(w) || !w->ack_first ||
+	    !w->templates || !w->crypto)
 		return -ENOMEM;
 	init_mb_mgr_auto(w->crypto, NULL);
 	if (imb_get_errno(w->crypto))

@@ -96,9 +96,9 @@ struct plane {
 	struct fan_session_state *session_states;
 	uint8_t *logs; /* of all workers, one behind the other; log.h */
 	struct key_schedule *key_schedules;
-	bool seal;		    /* deliveries are sealed */
+	bool seal;		     /* deliveries are sealed */
 	kernel_seal_fn *seal_kernel; /* NULL: ipsec-mb seals */
-	struct seal_key *seal_keys; /* of groups' streams, by group; seal.h */
+	struct seal_key *seal_keys;  /* of groups' streams, by group; seal.h */
 	const struct kernels *kernels;
 	struct rte_mempool *pool;    /* what is received */
 	struct rte_mempool *tx_pool; /* what is sent; the same one where the port needs that */
