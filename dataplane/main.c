@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <rte_eal.h>
 #include <signal.h>
 #include <sodium.h>
@@ -210,6 +211,9 @@ int main(int argc, char **argv)
 		return err - 1;
 	signals_block();
 	privilege_harden();
+	/* one arena: libc gives memory of another back only after a look into /proc, refused later
+	 */
+	mallopt(M_ARENA_MAX, 1);
 	fan_log_init(PROGRAM, "info");
 	if (sodium_init() < 0)
 		return EXIT_FAILED;
