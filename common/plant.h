@@ -24,6 +24,11 @@ enum fan_plant {
 	PLANT(FILTER_KEEPS_OLD_KEYS) /* scope_filter takes any key generation for the previous one \
 				      */                                                           \
 	PLANT(FILTER_PASSES_WRONG_TAG) /* scope_filter believes any tag */                         \
+	PLANT(SEAL_EPOCH_NOT_COMPARED)	    /* the key of an earlier stream of the group seals */   \
+	PLANT(SEAL_GENERATION_NOT_COMPARED) /* the key of an earlier key generation seals */        \
+	PLANT(SEAL_WITHOUT_HANDLE)	    /* whose event it is, is no additional data */          \
+	PLANT(SEAL_NONCE_CONSTANT)	    /* every event of a stream has one nonce */             \
+	PLANT(TAG_KEY_STALE)		    /* the group's tag key, of whatever generation */       \
 	PLANT(SWITCH_BEFORE_FILTERS)   /* a rotation tells nobody before it switches */            \
 	PLANT(OLD_KEYS_STAY)	       /* a rotation retires nothing: both stay in the filters */  \
 	PLANT(TAILS_AFTER_TABLE)       /* tails are read once the connection is in the table */    \

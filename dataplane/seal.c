@@ -51,6 +51,8 @@ int seal_init(struct plane *plane)
 	if (!plane->seal)
 		return 0;
 	plane->seal_kernel = kernels_seal();
+	if (fan_planted(PLANT_SEAL_WITHOUT_HANDLE) || fan_planted(PLANT_SEAL_NONCE_CONSTANT))
+		plane->seal_kernel = NULL; /* they stand in the other way of sealing */
 	plane->seal_keys = memory_take(keys_len(plane));
 	return plane->seal_keys ? 0 : -ENOMEM;
 }
@@ -79,8 +81,10 @@ void seal_worker_fini(struct worker *w)
 
 static bool stream_same(const struct seal_stream *a, const struct seal_stream *b)
 {
-	return a->incarnation == b->incarnation && a->epoch == b->epoch &&
-	       a->generation == b->generation;
+	return a->incarnation == b->incarnation &&
+	       (a->epoch == b->epoch || fan_planted(PLANT_SEAL_EPOCH_NOT_COMPARED)) &&
+	       (a->generation == b->generation ||
+		fan_planted(PLANT_SEAL_GENERATION_NOT_COMPARED));
 }
 
 static void key_derive(const struct worker *w, struct seal_key *key, const struct fan_group *group,
@@ -164,7 +168,10 @@ static void event_seal(struct worker *w, const struct fan_group *group, struct p
 	struct gcm_context_data context;
 
 	fan_sealed_header(header, image);
-	fan_nonce(nonce, FAN_DIRECTION_DELIVER, packet->result.sequence);
+	if (fan_planted(PLANT_SEAL_WITHOUT_HANDLE))
+		memset(header + FAN_DELIVERY_HANDLE_OFF, 0, FAN_HANDLE_LEN);
+	fan_nonce(nonce, FAN_DIRECTION_DELIVER,
+		  fan_planted(PLANT_SEAL_NONCE_CONSTANT) ? 1 : packet->result.sequence);
 	IMB_AES256_GCM_ENC(w->crypto, schedule_of(w, group, key), &context, payload, payload,
 			   packet->publish.payload_len, nonce, header, sizeof(header),
 			   image + SEAL_TAG_OFF, FAN_TAG_LEN);

@@ -34,6 +34,10 @@ static bool key_derive(const struct worker *w, uint8_t key[FAN_TAG_KEY_LEN],
 bool tag_key(const struct worker *w, uint8_t key[FAN_TAG_KEY_LEN], const struct fan_group *group,
 	     uint32_t generation)
 {
+	if (fan_planted(PLANT_TAG_KEY_STALE)) {
+		memcpy(key, group->tag_key, FAN_TAG_KEY_LEN);
+		return true;
+	}
 	return likely(fan_group_tag_key(key, group, generation)) ||
 	       key_derive(w, key, group, generation);
 }

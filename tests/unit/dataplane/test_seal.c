@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sodium.h>
 #include <string.h>
 #include <unistd.h>
@@ -574,22 +575,28 @@ Test(seal, what_is_sent_again_is_tagged_by_its_own_generation, .fini = close_all
 	cr_expect_not(tag_image(p.plane.workers[0], image, group));
 }
 
-/* Between two generations, round after round; what is tagged meanwhile is always right. */
+/* Through all generations, round after round; what is tagged meanwhile is always right. */
 static bool rewriting;
+static unsigned tagged; /* __atomic */
 
 static void *rewrite(void *arg)
 {
 	struct fan_group *group = arg;
-	uint8_t header[HEADER_LEN] = {0}, keys[2][16];
+	uint8_t header[HEADER_LEN] = {0}, key[16];
 
 	memcpy(header + 8, group->handle, 16);
 	put_be(header + 56, group->user_generation, 4);
-	for (uint8_t i = 0; i < 2; i++) {
-		header[3] = (uint8_t)(i + 1);
-		tag_key_of(keys[i], header);
+	for (unsigned i = 0; __atomic_load_n(&rewriting, __ATOMIC_RELAXED); i++) {
+		unsigned before = __atomic_load_n(&tagged, __ATOMIC_RELAXED);
+
+		header[3] = (uint8_t)(1 + i % 255);
+		tag_key_of(key, header);
+		fan_group_tag_key_set(group, header[3], key);
+		/* as fanwired: none comes round while somebody still reads it */
+		while (header[3] == 255 && __atomic_load_n(&rewriting, __ATOMIC_RELAXED) &&
+		       __atomic_load_n(&tagged, __ATOMIC_RELAXED) < before + 2)
+			sched_yield();
 	}
-	for (unsigned i = 0; __atomic_load_n(&rewriting, __ATOMIC_RELAXED); i++)
-		fan_group_tag_key_set(group, (uint8_t)(1 + i % 2), keys[i % 2]);
 	return NULL;
 }
 
@@ -602,12 +609,14 @@ Test(seal, key_that_is_being_rewritten_is_never_used, .fini = close_all)
 
 	open_sealing(1);
 	group = region_add_group(&p.regions, "alice", 0, 1, 4, 0, PORT);
+	group->key_generation = 0; /* the fixture's key is none that roots give */
 	region_set_roots(&p.regions, 1, 2);
 	rewriting = true;
 	cr_assert_eq(pthread_create(&thread, NULL, rewrite, group), 0);
 	for (unsigned i = 0; i < 20000; i++) {
 		p.regions.root->key_generation = 1 + i / 16 % 2;
 		send_to("alice", "x", 1, &f);
+		__atomic_fetch_add(&tagged, 1, __ATOMIC_RELAXED);
 		tag_key_of(key, f.wire);
 		cr_assert(filter_takes(f.wire, key), "event %u, generation %u", i, f.wire[3]);
 	}
