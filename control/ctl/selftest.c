@@ -44,6 +44,7 @@ struct selftest {
 	struct canary a, b;
 	int turn_fd;		      /* holds the lock of take_turn() */
 	struct fan_publisher *forger; /* for its socket only */
+	bool seal;		      /* deliveries are to be sealed */
 	unsigned delivered, foreign, forged, arrived;
 };
 
@@ -146,6 +147,29 @@ static bool wait_readable(int fd, int timeout_ms)
 	return poll(&poller, 1, timeout_ms) > 0;
 }
 
+/* On the wire there is nothing of what was published: neither as it was, nor a part of it. */
+static bool is_sealed(const struct selftest *test, const struct canary *canary)
+{
+	const struct datagram *datagram = &canary->captured;
+
+	if (!memmem(datagram->bytes, datagram->len, canary->name, strlen(canary->name)))
+		return true;
+	output_error(test->ctl, "selftest",
+		     "deliveries should be sealed, and a canary's came in the clear; restart "
+		     "fanwire-dataplane, and see fanwirectl status for the walls");
+	return false;
+}
+
+/* Whether deliveries are to be sealed. False: unknown, and said why. */
+static bool ask_seal(struct selftest *test)
+{
+	json_t *keys = api_call(test->ctl, "GET", "/v1/keys", NULL, NULL);
+
+	test->seal = json_is_true(json_object_get(keys, "seal"));
+	json_decref(keys);
+	return keys;
+}
+
 /* Publishes one event to the canary and takes its datagram raw from the socket. */
 static bool canary_capture(struct selftest *test, struct canary *canary)
 {
@@ -159,7 +183,7 @@ static bool canary_capture(struct selftest *test, struct canary *canary)
 
 		datagram->len = len > 0 ? (size_t)len : 0;
 		if (datagram->len > FAN_DELIVERY_LEN && datagram->bytes[1] == FAN_TYPE_DELIVERY)
-			return true;
+			return !test->seal || is_sealed(test, canary);
 	}
 	output_error(test->ctl, "selftest", "an event was sent to a canary but did not come");
 	return false;
@@ -222,15 +246,22 @@ static bool forge_across(struct selftest *test)
 	       forge(test, &test->b, copy.bytes, copy.len + 1);
 }
 
+/* What the engine itself sends on: where the stream stands. Forged ones are of other lengths. */
+static bool is_status(const uint8_t *bytes, ssize_t len)
+{
+	return len == FAN_DELIVERY_LEN && bytes[1] == FAN_TYPE_STATUS;
+}
+
 static void count_arrived(struct selftest *test, const struct canary *target)
 {
 	int fd = fan_subscription_socket(target->subscription);
 	uint64_t end_ns = clock_deadline(QUIET_MS);
-	uint8_t byte;
+	uint8_t bytes[DATAGRAM_MAX];
 
 	while (clock_poll(fd, end_ns)) {
-		if (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0)
-			test->arrived++;
+		ssize_t len = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		test->arrived += len >= 0 && !is_status(bytes, len);
 	}
 }
 
@@ -297,9 +328,9 @@ static bool run_all(struct selftest *test, unsigned *blocked)
 {
 	long long before, after;
 
-	if (!canary_subscribe(test, &test->a) || !canary_subscribe(test, &test->b) ||
-	    !open_forger(test) || !test_delivery(test) || !canary_capture(test, &test->a) ||
-	    !canary_capture(test, &test->b))
+	if (!ask_seal(test) || !canary_subscribe(test, &test->a) ||
+	    !canary_subscribe(test, &test->b) || !open_forger(test) || !test_delivery(test) ||
+	    !canary_capture(test, &test->a) || !canary_capture(test, &test->b))
 		return false;
 	before = filter_drops(test);
 	if (before < 0 || !forge_across(test))
@@ -325,16 +356,19 @@ static int print_verdict(const struct selftest *test, unsigned blocked)
 
 	if (!test->ctl->json) {
 		printf("delivered %u of %u events to two canary users, %u that were not theirs\n"
-		       "blocked %u of %u forged datagrams in the kernel\n%s\n",
+		       "blocked %u of %u forged datagrams in the kernel\n"
+		       "deliveries are %s\n%s\n",
 		       test->delivered, 2 * EVENTS_EACH, test->foreign, blocked, test->forged,
+		       test->seal ? "sealed: seen on the wire" : "not sealed (scope.seal)",
 		       passed ? "passed"
 			      : "FAILED; see fanwirectl status for the walls, and "
 				"fanwirectl doctor");
 		return passed ? EXIT_DONE : EXIT_REFUSED;
 	}
-	object = json_pack("{s:i, s:i, s:i, s:i, s:i, s:b}", "delivered", (int)test->delivered,
+	object = json_pack("{s:i, s:i, s:i, s:i, s:i, s:b, s:b}", "delivered", (int)test->delivered,
 			   "expected", 2 * EVENTS_EACH, "foreign", (int)test->foreign, "forged",
-			   (int)test->forged, "blocked", (int)blocked, "passed", passed);
+			   (int)test->forged, "blocked", (int)blocked, "sealed", (int)test->seal,
+			   "passed", passed);
 	output_json(object);
 	json_decref(object);
 	return passed ? EXIT_DONE : EXIT_REFUSED;

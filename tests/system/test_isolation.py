@@ -351,7 +351,7 @@ def test_ids_of_ports_and_handles_do_not_let_a_scope_be_guessed(instance):
 def test_walls_are_shown_and_the_guard_is_on(instance):
     """`status` shows each wall as on, off or failed."""
     assert instance.status()["walls"] == {
-        "registration": "on", "table": "on", "kernel": "on", "liveness": "on", "cryptography": "off"}
+        "registration": "on", "table": "on", "kernel": "on", "liveness": "on", "cryptography": "on"}
 
 
 def test_an_echo_from_elsewhere_does_not_activate(instance):
