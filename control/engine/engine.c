@@ -30,11 +30,12 @@
 #include "control/link.h"
 #include "control/registry/registry.h"
 
-#define TICK_MS	      10
-#define WALLS_EACH_NS ENGINE_NS_PER_S
-#define OUTAGE_NS     (10 * ENGINE_NS_PER_S)
-#define LATE_NS	      (ENGINE_NS_PER_S / 2) /* a tick that comes so late: we were paused */
-#define RETURN_NS     (2 * ENGINE_NS_PER_S) /* nobody has come back for so long: no queue */
+#define TICK_MS		10
+#define WALLS_EACH_NS	ENGINE_NS_PER_S
+#define OUTAGE_NS	(10 * ENGINE_NS_PER_S)
+#define CALENDAR_JUMP_S 2
+#define LATE_NS		(ENGINE_NS_PER_S / 2) /* a tick that comes so late: we were paused */
+#define RETURN_NS	(2 * ENGINE_NS_PER_S) /* nobody has come back for so long: no queue */
 
 struct moment moment_now(void)
 {
@@ -140,13 +141,32 @@ static void forgive_pause(struct engine *engine, struct moment now)
 	sessions_extend(engine->sessions, gap_ns);
 }
 
+/*
+ * Leases run on the monotonic clock and were bounded by their tokens when they were given: where
+ * the calendar jumps ahead, tokens expire before that.
+ */
+static void notice_calendar(struct engine *engine, struct moment now, uint64_t gap_ns)
+{
+	uint64_t expected_s = engine->ticked_unix_s + gap_ns / ENGINE_NS_PER_S;
+
+	engine->ticked_unix_s = now.unix_s;
+	if (now.unix_s <= expected_s + CALENDAR_JUMP_S)
+		return;
+	fan_log(FAN_LOG_WARNING, "engine",
+		"the calendar's clock jumped ahead by %" PRIu64 " s: tokens are looked at again",
+		now.unix_s - expected_s);
+	registrations_expire(engine->registrations, now);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct engine *engine = arg;
 	struct moment now = moment_now();
+	uint64_t gap_ns = now.mono_ns - engine->ticked_ns;
 	struct fan_report report;
 
 	forgive_pause(engine, now);
+	notice_calendar(engine, now, gap_ns);
 	registry_housekeeping(engine->registry, now.mono_ns);
 	while (registry_report(engine->registry, &report))
 		if (report.type == FAN_REPORT_ECHO)
@@ -240,6 +260,7 @@ static int start_serving(struct engine *engine, char why[4096])
 	engine_walls_refresh(engine, engine->started);
 	engine->watch.since_ns = engine->started.mono_ns;
 	engine->ticked_ns = moment_now().mono_ns;
+	engine->ticked_unix_s = moment_now().unix_s;
 	engine->tick = event_new(engine->base, -1, EV_PERSIST, on_tick, engine);
 	engine->top = top_create();
 	if (!engine->tick || !engine->top || event_add(engine->tick, &each))

@@ -92,9 +92,9 @@ struct engine {
 	struct top *top;
 	struct event *tick;
 	struct moment started;
-	uint64_t ticked_ns;		  /* the last tick */
-	uint64_t returned_ns;		  /* when one of the last run came back last */
-	struct agent_status agent_status; /* at most a second old */
+	uint64_t ticked_ns, ticked_unix_s; /* the last tick */
+	uint64_t returned_ns;		   /* when one of the last run came back last */
+	struct agent_status agent_status;  /* at most a second old */
 	uint64_t agent_status_ns;
 	struct walls walls;
 	struct dataplane_watch watch;

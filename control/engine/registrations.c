@@ -365,6 +365,23 @@ void registrations_extend(struct registrations *all, uint64_t gap_ns, struct mom
 	/* all->heap stays in order: no due_ns was touched; each is looked at when it was due */
 }
 
+void registrations_expire(struct registrations *all, struct moment now)
+{
+	uint64_t soon_ns = now.mono_ns + ENGINE_NS_PER_S;
+
+	/* one that moves ahead in the heap changes places with some that were seen before it */
+	for (uint32_t i = 0; i < all->cnt; i++) {
+		struct registration *r = all->heap[i];
+
+		if (r->phase != REGISTRATION_ACTIVE || r->token_expiry_s > now.unix_s ||
+		    r->end_ns <= soon_ns)
+			continue;
+		r->end_ns = soon_ns;
+		if (r->attached && r->due_ns > soon_ns)
+			registrations_set_due(all, r, soon_ns);
+	}
+}
+
 void registrations_on_message(struct registrations *all, const struct message *message,
 			      struct moment now)
 {

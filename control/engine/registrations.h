@@ -73,6 +73,10 @@ void registrations_on_echo(struct registrations *registrations, uint64_t connect
 /* Ends and continues what is due. Call each 20 ms or so. */
 void registrations_tick(struct registrations *registrations, struct moment now);
 
+/* The calendar jumped ahead: who is registered under a token that has expired by it ends, but for
+ * the second in which a renewal with a fresh one may come. */
+void registrations_expire(struct registrations *registrations, struct moment now);
+
 /* We were paused for so long: every deadline is put off, but no lease beyond its token. */
 void registrations_extend(struct registrations *registrations, uint64_t gap_ns, struct moment now);
 
