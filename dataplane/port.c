@@ -148,8 +148,10 @@ int port_start(struct plane *plane)
 	if (!err)
 		err = rte_eth_macaddr_get(plane->port_id, &mac);
 	if (err) {
-		fan_log(FAN_LOG_ERROR, SUBJECT, "port \"%s\" did not start: %s", plane->config.port,
-			rte_strerror(-err));
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"port \"%s\" did not start: %s; %u buffers (dataplane.mbuf_cnt) may be too "
+			"few",
+			plane->config.port, rte_strerror(-err), plane->config.mbuf_cnt);
 		return err;
 	}
 	memcpy(plane->mac, mac.addr_bytes, sizeof(plane->mac));
