@@ -9,7 +9,6 @@ was acknowledged is there, or told as lost; each registration that was acknowled
 """
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -223,5 +222,4 @@ def keep(instance):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import time
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGETS = ["control/engine/fanwired", "dataplane/fanwire-dataplane", "control/ctl/fanwirectl", "bpf/steer.bpf.o",
-           "tests/prove/stream", "tests/prove/actor"]
+           "tests/prove/stream", "tests/prove/actor", "tests/prove/churn"]
 
 
 def test_build():
@@ -47,6 +48,7 @@ def arguments(doc, **more):
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 2**31))
     for name, (kind, default, text) in more.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the end of the instance
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@
 #include "tests/prove/content.h"
 
 #define CHANNELS   3 /* all, and two threads */
-#define PUBLISHERS 8
+#define PUBLISHERS 128
 #define READY_MAX  256
 
 static const char *const threads[CHANNELS] = {NULL, "alpha", "beta"};
@@ -326,7 +326,7 @@ int main(int argc, char **argv)
 
 	if (argc != 9 || atoi(argv[6]) < 1 || atoi(argv[6]) > PUBLISHERS) {
 		fprintf(stderr, "usage: stream CLIENT_SOCKET PUBLISHER SECRET CONNECTIONS EVENTS "
-				"PUBLISHERS (1..8) "
+				"PUBLISHERS (1..128) "
 				"FRAGMENTS SILENCE_S\n");
 		return 1;
 	}
