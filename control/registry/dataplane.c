@@ -139,8 +139,7 @@ void dataplane_refresh(struct registry *r, bool now)
 	if (!now && r->now_ns - r->state_looked_ns < LOOK_EVERY_NS)
 		return;
 	r->state_looked_ns = r->now_ns;
-	if (r->state &&
-	    (dataplane_alive(r) || fan_region_is_current(&r->state_region)))
+	if (r->state && (dataplane_alive(r) || fan_region_is_current(&r->state_region)))
 		return;
 	/* None, one that is still being made, or one of another ABI: no dataplane reads our table
 	 * that is not seen by the next look. */
