@@ -32,7 +32,21 @@ enum fan_plant {
 	PLANT(SWITCH_BEFORE_FILTERS)   /* a rotation tells nobody before it switches */            \
 	PLANT(OLD_KEYS_STAY)	       /* a rotation retires nothing: both stay in the filters */  \
 	PLANT(TAILS_AFTER_TABLE)       /* tails are read once the connection is in the table */    \
-	PLANT(SCOPE_OUTLIVES_REVOCATION) /* the scope of an ended connection stays */
+	PLANT(SCOPE_OUTLIVES_REVOCATION) /* the scope of an ended connection stays */              \
+	PLANT(BLOCK_BEFORE_FILL)	 /* a block is published before it is filled */            \
+	PLANT(COUNT_BEFORE_POSITION)	 /* a group's count is stored before its position */       \
+	PLANT(GENERATION_NOT_COMPARED)	 /* a deletion believes the connection's id alone */       \
+	PLANT(REVOKE_KEEPS_GROUPS)	 /* a revoked user's groups stay in the table */           \
+	PLANT(INTENT_NOT_WRITTEN)	 /* a change in progress is not written down */            \
+	PLANT(PINS_FORGOTTEN)  /* the quiescence word is advanced while a fan-out holds a block */ \
+	PLANT(LEASE_IGNORED)   /* an active connection never ends by its lease */                  \
+	PLANT(PORT_NOT_RESTED) /* a port is another user's without its quarantine */               \
+	PLANT(BIND_BEFORE_FILTER)    /* a socket is bound before its filter is attached */         \
+	PLANT(FILTER_NOT_LOCKED)     /* the filter is attached and not locked */                   \
+	PLANT(GUARD_NOT_ATTACHED)    /* port_guard is loaded and attached nowhere */               \
+	PLANT(USER_GENERATION_KEPT)  /* a revocation leaves the user's generation */               \
+	PLANT(ECHO_NOT_CHECKED)	     /* an echo activates without the right proof */               \
+	PLANT(PUBLISH_SCOPE_IGNORED) /* a one-user grant publishes to anybody */
 
 #define PLANT_NAME(name) PLANT_##name,
 	FAN_PLANTS(PLANT_NAME) PLANT_CNT

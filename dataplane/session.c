@@ -3,6 +3,7 @@
 
 #include <rte_prefetch.h>
 
+#include "common/plant.h"
 #include "dataplane/admission.h"
 #include "dataplane/flows.h"
 #include "dataplane/handover.h"
@@ -169,7 +170,7 @@ static void on_repeated(struct worker *w, struct fan_session_state *state, struc
 static uint16_t publish_judge(struct worker *w, const struct fan_session *session,
 			      const struct fan_publish *publish)
 {
-	if (session->scope != FAN_SCOPE_ANY &&
+	if (session->scope != FAN_SCOPE_ANY && !fan_planted(PLANT_PUBLISH_SCOPE_IGNORED) &&
 	    memcmp(session->user, publish->handle, FAN_HANDLE_LEN) != 0) {
 		COUNT(w, drop_publish_scope);
 		return FAN_RESULT_SCOPE;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "control/agent/ports.h"
+#include "common/plant.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -259,7 +260,8 @@ static void expire(struct ports *ports, uint64_t now_ns)
 	while ((idx = ports->resting.first) != PORT_NONE) {
 		struct slot *slot = &ports->slots[idx];
 
-		if (now_ns - slot->released_ns < ports->quarantine_ns)
+		if (now_ns - slot->released_ns < ports->quarantine_ns &&
+		    !fan_planted(PLANT_PORT_NOT_RESTED))
 			return;
 		list_del(ports, &ports->resting, LINKS_STATE, idx);
 		if (slot->reusable) {

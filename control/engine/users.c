@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/plant.h"
 #include "control/engine/store.h"
 
 #define CACHED_MAX    65536 /* idle ones, about: looked up again when they are asked for */
@@ -470,7 +471,8 @@ int users_revoke(struct users *users, struct user *user, users_on_revoked done, 
 				.user = user,
 				.done = done,
 				.arg = arg,
-				.generation = user->next_generation + 1};
+				.generation = user->next_generation +
+					      !fan_planted(PLANT_USER_GENERATION_KEPT)};
 	err = bind_and_write(users, users->revoke, user, write->generation);
 	if (err) {
 		free(write);

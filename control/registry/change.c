@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/plant.h"
 #include "common/wire/wire.h"
 #include "control/registry/internal.h"
 
@@ -256,6 +257,8 @@ static void join(struct registry *r, const struct plan *plan, uint32_t connectio
 
 	if (plan->group != NONE)
 		old_cnt = group_block(r, plan->group, &old_first);
+	if (fan_planted(PLANT_BLOCK_BEFORE_FILL) && plan->new_group == NONE)
+		group_publish(r, plan->group, plan->block, plan->block_cnt);
 	step(r, "block fill");
 	memcpy(block, &r->endpoints[old_first], old_cnt * sizeof(*block));
 	endpoint_fill(r, &block[old_cnt], connection);
@@ -442,7 +445,8 @@ int registry_connection_del(struct registry *r, uint64_t id, uint32_t generation
 
 	if (connection == NONE)
 		return registry_fail(r, -ENOENT, "no such connection");
-	if (r->connections[connection].generation != generation)
+	if (r->connections[connection].generation != generation &&
+	    !fan_planted(PLANT_GENERATION_NOT_COMPARED))
 		return registry_fail(r, -ESTALE, "the connection's generation is %u, not %u",
 				     r->connections[connection].generation, generation);
 	if (connection_state(&r->connections[connection]) == FAN_CONNECTION_ENDING)
@@ -489,7 +493,8 @@ void revoke_run(struct registry *r, const uint8_t handle[16])
 		connection_end(r, connection);
 		retire(r, RETIRED_CONNECTION, connection, 1);
 	}
-	while ((user = user_find(r, handle)) != NONE && r->users[user].groups != NONE)
+	while ((user = user_find(r, handle)) != NONE && r->users[user].groups != NONE &&
+	       !fan_planted(PLANT_REVOKE_KEEPS_GROUPS))
 		revoke_group(r, r->users[user].groups);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Groups: their blocks of endpoints, and lingering after the last connection. */
+#include "common/plant.h"
 #include "control/registry/internal.h"
 
 uint32_t group_block(const struct registry *r, uint32_t group, uint32_t *first)
@@ -14,6 +15,11 @@ void group_publish(struct registry *r, uint32_t group, uint64_t first, uint32_t 
 {
 	uint64_t word = cnt ? first << FAN_ENDPOINT_CNT_BITS | cnt : 0;
 
+	if (fan_planted(PLANT_COUNT_BEFORE_POSITION))
+		__atomic_store_n(&r->groups[group].endpoints,
+				 (r->groups[group].endpoints & ~(uint64_t)FAN_ENDPOINT_CNT_MAX) |
+					 cnt,
+				 __ATOMIC_RELEASE);
 	step(r, "block publish");
 	/* Release: the block's endpoints are written. Pairs with the acquire in
 	 * fan_group_endpoints(). */

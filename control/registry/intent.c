@@ -8,12 +8,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/plant.h"
 #include "control/registry/internal.h"
 
 void intent_begin(struct registry *r, enum intent_op op, const struct intent_args *args)
 {
 	struct fan_intent *intent = &r->root->intent;
 
+	if (fan_planted(PLANT_INTENT_NOT_WRITTEN))
+		return;
 	step(r, "intent args");
 	memcpy(intent->args, args,
 	       offsetof(struct intent_args, channels) + args->channel_cnt * sizeof(uint64_t));

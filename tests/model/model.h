@@ -28,7 +28,7 @@ struct model_connection {
 struct model {
 	struct world *w;
 	struct model_connection c[CONNECTIONS];
-	uint64_t revoked; /* changes of generations so far */
+	uint32_t leaving; /* ports of those whose end waited for memory before the operation */
 };
 
 const char *op_name(const struct op *op);

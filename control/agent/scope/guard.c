@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/plant.h"
 #include "control/agent/scope/pins.h"
 #include "port_guard.skel.h"
 
@@ -103,6 +104,10 @@ static int hook_attach(struct guard *guard, int cgroup_fd, unsigned idx)
 	int prog_fd = hook_prog_fd(guard, idx);
 	int fd = pin_get(guard->dir, hooks[idx].name);
 
+	if (fan_planted(PLANT_GUARD_NOT_ATTACHED)) {
+		guard->link_fd[idx] = fd;
+		return 0;
+	}
 	if (fd < 0 && fd != -ENOENT)
 		return fd;
 	if (fd >= 0 && link_attached(guard, fd, idx) && !bpf_link_update(fd, prog_fd, NULL)) {

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/plant.h"
 #include "control/agent/scope/netns.h"
 
 static int socket_make(void *arg)
@@ -87,7 +88,9 @@ static int socket_lock(struct scope_maps *maps, int fd, const char **step)
 	if (result)
 		return result;
 	*step = "lock the scope filter";
-	result = option_set(fd, SOL_SOCKET, SO_LOCK_FILTER, 1);
+	result = fan_planted(PLANT_FILTER_NOT_LOCKED)
+			 ? 0
+			 : option_set(fd, SOL_SOCKET, SO_LOCK_FILTER, 1);
 	if (result)
 		return result;
 	*step = "set the receive buffer (needs CAP_NET_ADMIN)";
@@ -130,11 +133,13 @@ int scoped_socket_open(struct scope_maps *maps, const struct scope *scope,
 	result = scope_set(maps, cookie, scope);
 	if (result)
 		goto out_close;
+	if (fan_planted(PLANT_BIND_BEFORE_FILTER))
+		socket_bind(fd, address, port);
 	result = socket_lock(maps, fd, &step);
 	if (result)
 		goto out_scope;
 	step = "bind it";
-	result = socket_bind(fd, address, port);
+	result = fan_planted(PLANT_BIND_BEFORE_FILTER) ? 0 : socket_bind(fd, address, port);
 	if (result)
 		goto out_scope;
 	made->fd = fd;
