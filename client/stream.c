@@ -269,13 +269,14 @@ void stream_gone(struct stream *s, uint64_t epoch, uint64_t first, uint64_t last
 {
 	bool behind = stream_behind(s);
 
-	if (epoch == 0 || is_old(s, epoch) || !s->joined || first == 0 || first > last ||
-	    last == UINT64_MAX)
+	if (epoch == 0 || is_old(s, epoch) || !s->joined || first == 0 || first > last)
 		return;
 	if (epoch != s->epoch) {
 		enter(s, epoch, reassembly);
 		behind = false;
 	}
+	if (last == UINT64_MAX) /* all there was; the epoch that follows tells of its end */
+		last = s->tail;
 	if (s->tail < last)
 		s->tail = last;
 	if (first <= s->cursor + 1 && s->gone_to < last)

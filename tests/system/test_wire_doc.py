@@ -24,12 +24,17 @@ def test_the_pages_vectors():
             assert wire.thread_channel(vector["name"]) == number["channel"]
         elif name == "siphash":
             assert wire.siphash(vector["key"], vector["message"]) == vector["tag"]
-        elif name in ("delivery", "challenge", "status"):
+        elif name in ("delivery", "challenge", "status", "lost", "sealed-delivery", "replayed-delivery"):
             decoded = wire.Delivery.decode(vector["packet"])
             assert decoded.tagged(vector["tag_key"]) == vector["packet"]
             assert (decoded.epoch, decoded.sequence) == (number["epoch"], number["sequence"])
+            if "user_key" in vector:
+                assert wire.unseal(vector["user_key"], vector["packet"]) == vector["plaintext"]
             if name == "challenge":
                 challenge = decoded
+        elif name == "replay":
+            assert wire.replay(vector["key"], vector["handle"], number["connection"], number["channel"],
+                               number["epoch"], number["first"], number["last"], number["counter"]) == vector["packet"]
         elif name == "echo":
             assert wire.echo(challenge) == vector["packet"]
         elif name == "publish":
@@ -38,4 +43,5 @@ def test_the_pages_vectors():
         elif name == "ack":
             cumulative, results = wire.open_ack(vector["session_key"], number["session"], vector["packet"])
             assert cumulative == int.from_bytes(vector["body"][:8], "big") and len(results) == number["count"]
-    assert {"thread", "siphash", "delivery", "challenge", "status", "echo", "publish", "ack"} <= seen
+    assert {"thread", "siphash", "delivery", "challenge", "status", "lost", "sealed-delivery", "replayed-delivery",
+            "replay", "echo", "publish", "ack"} <= seen

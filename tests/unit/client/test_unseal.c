@@ -5,6 +5,7 @@
 
 #include "client/seal.h"
 #include "client/unseal.h"
+#include "tests/unit/common/page.h"
 
 static const uint8_t root[FAN_KEY_LEN] = {9, 8, 7};
 static struct unseal unseal;
@@ -82,6 +83,25 @@ Test(unseal, opens_what_the_engine_sealed)
 {
 	seal_delivery(1, 0, 5, 9);
 	expect_opens();
+}
+
+Test(unseal, opens_the_vectors_of_the_page)
+{
+	static const char *const names[] = {"sealed-delivery", "replayed-delivery"};
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct bytes sealed = vector_bytes(names[i], "packet");
+		struct bytes plain = vector_bytes(names[i], "plaintext");
+		struct unseal_key key = {.generation = 1};
+		struct fan_delivery d;
+
+		memcpy(key.key, vector_bytes(names[i], "user_key").at, FAN_KEY_LEN);
+		unseal_set_keys(&unseal, &key, 1);
+		cr_assert_eq(fan_delivery_decode(sealed.at, sealed.len, &d), FAN_WIRE_OK);
+		cr_assert_eq(unseal_open(&unseal, &d, sealed.at), 0);
+		cr_assert_eq(d.payload_len, plain.len);
+		cr_assert_arr_eq(sealed.at + FAN_DELIVERY_LEN, plain.at, plain.len);
+	}
 }
 
 Test(unseal, opens_a_replay_as_what_was_first_sent)
