@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/privilege/privilege.h"
 #include "dataplane/eal.h"
+#include "dataplane/memif_port.h"
 #include "dataplane/plane.h"
 #include "dataplane/port.h"
 #include "dataplane/privileges.h"
@@ -190,6 +191,7 @@ static int run(void)
 		goto regions;
 	if (steer_port_open(&steer, &plane.config))
 		goto steer;
+	memif_port_clear(&plane.config);
 	if (eal_start(&plane.config, eal_port_is_pci(plane.config.port) ? NULL : steer.vdev))
 		goto steer;
 	status = run_port(&steer);

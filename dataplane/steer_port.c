@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/types.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -83,6 +84,26 @@ static int lock_path(struct steer_port *steer)
 	return 0;
 }
 
+/* Of dataplanes that ended: by then they were nobody who may remove a file in LOCK_DIR. */
+static void locks_sweep(void)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	glob_t found;
+
+	if (glob(LOCK_DIR "/fanwire-steer-*.lock", GLOB_NOSORT, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		int fd = open(found.gl_pathv[i], O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+		/* who opens it meanwhile sees that its name has gone, and tries again */
+		if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &whole) == 0)
+			unlink(found.gl_pathv[i]);
+		if (fd >= 0)
+			close(fd);
+	}
+	globfree(&found);
+}
+
 /* 0, -EAGAIN: another has it, or it was deleted meanwhile by who had it; or another -errno. */
 static int lock_try(struct steer_port *steer)
 {
@@ -112,6 +133,7 @@ static int interface_lock(struct steer_port *steer)
 {
 	int err = lock_path(steer);
 
+	locks_sweep();
 	if (!err)
 		err = lock_try(steer);
 	/* Again for a while: one that was killed a moment ago is still being taken apart. */

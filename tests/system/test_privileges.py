@@ -124,3 +124,20 @@ def test_an_unknown_user_is_said_and_capabilities_go_all_the_same(make_instance)
         assert "stays user 0" in (instance.dir / f"{program}.log").read_text()
     subscriber = instance.subscribe("root")
     assert instance.publisher().publish("root", "x").sent == 1 and subscriber.wait_events(1)
+
+
+def test_a_memif_server_starts_again_on_the_socket_that_it_left(make_instance):
+    """Stopped, it may not remove its socket any more; killed, it cannot: the next start does, where nobody listens."""
+    instance = make_instance()
+    path = instance.dir / "memif"
+    instance.config.update({
+        "network.interface": '""', "network.static_mac": '"02:00:00:00:00:02"',
+        "dataplane.port": f'"net_memif0,role=server,socket-abstract=no,socket={path}"'})
+    instance.up()
+    instance.script("stop", "dataplane")
+    assert path.exists()
+    instance.start("dataplane")
+    instance.wait()
+    instance.restart("dataplane")
+    log = (instance.dir / "dataplane.log").read_text()
+    assert log.count("main: ready") == 3 and "gave no port" not in log
