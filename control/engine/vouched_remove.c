@@ -101,6 +101,7 @@ static int write_removal(struct vouched *v, const struct removal *removal,
 		err = audit_add(v->engine->audit, &record);
 	if (err)
 		store_undo(v->engine->store);
+	store_settle(v->engine->store); /* who was removed does not come back with a lost -wal */
 	store_on_durable(v->engine->store, on_status, &status);
 	store_flush(v->engine->store);
 	return err ? err : status;

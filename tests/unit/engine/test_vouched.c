@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,6 +365,36 @@ Test(vouched, removal_by_id_user_and_batch_lasts)
 		reboot();
 	}
 	cr_assert_eq(audited(&f, "unvouch"), 3);
+}
+
+/* Rows of the main file alone, as if the -wal file had been lost. */
+static int rows_without_wal(void)
+{
+	char command[400], copy[160];
+	sqlite3_stmt *stmt;
+	sqlite3 *db;
+	int cnt;
+
+	snprintf(copy, sizeof(copy), "%s/copy.db", f.dir);
+	snprintf(command, sizeof(command), "cp %s/fanwire.db %s", f.dir, copy);
+	cr_assert_eq(system(command), 0);
+	cr_assert_eq(sqlite3_open(copy, &db), SQLITE_OK);
+	cr_assert_eq(sqlite3_prepare_v2(db, "SELECT count(*) FROM vouched", -1, &stmt, NULL), 0);
+	cr_assert_eq(sqlite3_step(stmt), SQLITE_ROW);
+	cnt = sqlite3_column_int(stmt, 0);
+	sqlite3_finalize(stmt);
+	sqlite3_close(db);
+	return cnt;
+}
+
+Test(vouched, a_removal_does_not_depend_on_the_wal)
+{
+	struct vouched_selection selection = {.id = 0xa1};
+
+	expect_done("alice 198.18.1.1 5000 a1;bob 198.18.1.3 5000 b1", 2, 0, 0);
+	cr_assert_eq(rows_without_wal(), 0, "this test sees no -wal file");
+	remove_all(&selection, 1);
+	cr_assert_eq(rows_without_wal(), 1);
 }
 
 static void on_revoked(void *arg, struct user *user, int status)
