@@ -427,6 +427,8 @@ Test(replay, another_users_record_is_never_sent)
 	p.plane.group_states[1].epoch = p.plane.group_states[0].epoch;
 	ask_range(bob, 0, 1, 4);
 	cr_expect_eq(seen_type(&seen, FAN_TYPE_DELIVERY), 0);
+	cr_expect_eq(counter(&p, FAN_COUNTER_replay_torn), 2);
+	cr_expect_eq(counter(&p, FAN_COUNTER_drop_endpoint_foreign), 0, "stopped before that");
 }
 
 /* In the middle of a stream: what is newer comes, what is older is lost. */
