@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "common/privilege/privilege.h"
 #include "control/engine/http.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/store.h"
@@ -65,6 +66,21 @@ static void check_dataplane(const struct http_call *call, json_t *findings)
 					     "its core taken away; else restart fanwire-dataplane"
 					   : "start fanwire-dataplane and look at its log",
 		"%s", dataplane_state_name(state));
+}
+
+static void check_privileges(json_t *findings, const char *check, pid_t pid)
+{
+	struct privilege_seen seen;
+	char caps[128];
+
+	if (privilege_see(&seen, pid))
+		return; /* not there: the dataplane's own finding says so */
+	privilege_caps_format(caps, sizeof(caps), seen.bounding);
+	finding(findings, check, seen.uid && seen.no_new_privs ? HEALTH_OK : HEALTH_WARNING,
+		"make the system users (useradd --system --no-create-home fanwire, and "
+		"fanwire-dp), or name others (control.user, dataplane.user); then restart it",
+		"user %u, at most %s%s", seen.uid, caps,
+		seen.filtered ? ", system calls limited" : "");
 }
 
 static void check_nexthops(const struct engine *engine, json_t *findings)
@@ -151,6 +167,10 @@ void http_doctor(struct http_call *call)
 	engine_walls_refresh(call->engine, call->now);
 	check_dataplane(call, findings);
 	check_walls(call->engine, findings);
+	check_privileges(findings, "privileges of fanwired", getpid());
+	if (registry_dataplane_alive(call->engine->registry))
+		check_privileges(findings, "privileges of the dataplane",
+				 (pid_t)registry_state(call->engine->registry)->pid);
 	check_nexthops(call->engine, findings);
 	check_ports(call->engine, findings);
 	check_capacity(call->engine, findings);

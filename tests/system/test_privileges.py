@@ -141,3 +141,11 @@ def test_a_memif_server_starts_again_on_the_socket_that_it_left(make_instance):
     instance.restart("dataplane")
     log = (instance.dir / "dataplane.log").read_text()
     assert log.count("main: ready") == 3 and "gave no port" not in log
+
+
+def test_doctor_says_what_each_may(instance):
+    found = {f["check"]: f for f in instance.get("/v1/doctor")["findings"]}
+    for program, wanted in (("fanwired", "at most cap_net_admin cap_bpf"),
+                            ("the dataplane", "at most cap_net_admin, system calls limited")):
+        finding = found[f"privileges of {program}"]
+        assert finding["state"] == "ok" and finding["found"].endswith(wanted), finding
