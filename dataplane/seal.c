@@ -9,7 +9,6 @@
 #include "dataplane/fanout.h"
 
 #define SEAL_TAG_OFF	FAN_SEALED_HEADER_LEN /* of a delivery header */
-#define KEYS_AT_ONCE	16
 #define SCHEDULES_AHEAD 4
 
 /* ---- life ---- */
@@ -50,9 +49,6 @@ int seal_init(struct plane *plane)
 	plane->seal = plane->table.registry->seal;
 	if (!plane->seal)
 		return 0;
-	plane->seal_kernel = kernels_seal();
-	if (fan_planted(PLANT_SEAL_WITHOUT_HANDLE) || fan_planted(PLANT_SEAL_NONCE_CONSTANT))
-		plane->seal_kernel = NULL; /* they stand in the other way of sealing */
 	plane->seal_keys = memory_take(keys_len(plane));
 	return plane->seal_keys ? 0 : -ENOMEM;
 }
@@ -65,7 +61,7 @@ void seal_fini(struct plane *plane)
 
 int seal_worker_init(struct worker *w)
 {
-	if (!w->plane->seal || w->plane->seal_kernel)
+	if (!w->plane->seal)
 		return 0;
 	w->schedules = memory_take(schedules_len(w->plane));
 	return w->schedules ? 0 : -ENOMEM;
@@ -83,8 +79,7 @@ static bool stream_same(const struct seal_stream *a, const struct seal_stream *b
 {
 	return a->incarnation == b->incarnation &&
 	       (a->epoch == b->epoch || fan_planted(PLANT_SEAL_EPOCH_NOT_COMPARED)) &&
-	       (a->generation == b->generation ||
-		fan_planted(PLANT_SEAL_GENERATION_NOT_COMPARED));
+	       (a->generation == b->generation || fan_planted(PLANT_SEAL_GENERATION_NOT_COMPARED));
 }
 
 static void key_derive(const struct worker *w, struct seal_key *key, const struct fan_group *group,
@@ -127,7 +122,7 @@ void seal_prefetch(const struct worker *w, const struct fan_group *group)
 		rte_prefetch0(key_at(w, group));
 }
 
-/* ---- sealing: with ipsec-mb, under a schedule ---- */
+/* ---- sealing ---- */
 
 static struct seal_schedule *schedule_at(const struct worker *w, const struct fan_group *group)
 {
@@ -177,46 +172,13 @@ static void event_seal(struct worker *w, const struct fan_group *group, struct p
 			   image + SEAL_TAG_OFF, FAN_TAG_LEN);
 }
 
-static void burst_by_schedules(struct worker *w)
+void seal_burst(struct worker *w)
 {
+	if (!w->plane->seal)
+		return;
 	for (unsigned i = 0; i < w->event_cnt; i++) {
 		schedule_prefetch(w, i + SCHEDULES_AHEAD);
 		if (w->groups[i])
 			event_seal(w, w->groups[i], packet_of(w->events[i]));
 	}
-}
-
-/* ---- sealing: with the kernel, from the keys themselves ---- */
-
-/* A group's stream and the generation do not change in a burst: keys stay as they were found. */
-static void burst_by_keys(struct worker *w)
-{
-	uint8_t *images[KEYS_AT_ONCE];
-	const uint8_t *keys[KEYS_AT_ONCE];
-	unsigned cnt = 0;
-
-	for (unsigned i = 0; i < w->event_cnt; i++) {
-		struct packet *packet = packet_of(w->events[i]);
-
-		if (!w->groups[i])
-			continue;
-		images[cnt] = fanout_image(packet);
-		keys[cnt] = key_of(w, w->groups[i], packet)->bytes;
-		if (++cnt == KEYS_AT_ONCE) {
-			w->plane->seal_kernel(images, keys, cnt);
-			cnt = 0;
-		}
-	}
-	if (cnt)
-		w->plane->seal_kernel(images, keys, cnt);
-}
-
-void seal_burst(struct worker *w)
-{
-	if (!w->plane->seal)
-		return;
-	if (likely(w->plane->seal_kernel))
-		burst_by_keys(w);
-	else
-		burst_by_schedules(w);
 }

@@ -5,10 +5,9 @@
  * it afterwards is these bytes; nothing is ever sealed again (docs/security.md).
  *
  * Keys are kept twice. Every group has a place for its stream's key, one cache line, so that a key
- * is derived once a stream and key generation. Where this CPU's kernel seals from the key itself,
- * that is all; elsewhere ipsec-mb's schedules, of about 1 KiB, are kept for as many streams as
- * dataplane.seal_schedules says, and made again for others. What is kept says whose it is, and is
- * compared before it is used.
+ * is derived once a stream and key generation. ipsec-mb's schedules, of about 1 KiB, are kept for as
+ * many streams as dataplane.seal_schedules says, and made again for others. What is kept says whose
+ * it is, and is compared before it is used.
  *
  * Set up and taken down by the main thread; a group's key is touched by the worker that owns it.
  */
@@ -37,7 +36,7 @@ struct seal_schedule {
 /* Whether deliveries are sealed, and the places of all groups' keys. 0 or -ENOMEM. */
 int seal_init(struct plane *plane);
 void seal_fini(struct plane *plane); /* keys are wiped */
-/* A worker's schedules, where it needs any. 0 or -ENOMEM. */
+/* A worker's schedules. 0 or -ENOMEM. */
 int seal_worker_init(struct worker *w);
 void seal_worker_fini(struct worker *w);
 

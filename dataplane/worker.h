@@ -25,7 +25,6 @@
 #include "common/shm/table.h"
 #include "common/wire/wire.h"
 #include "dataplane/kernels/kernels.h"
-#include "dataplane/kernels/seal.h"
 
 #define BURST_MAX	   256		   /* packets taken from one source at once */
 #define STAGE_MAX	   (5 * BURST_MAX) /* received, of two kinds handed over, had waited, went on */
@@ -96,9 +95,8 @@ struct plane {
 	struct fan_session_state *session_states;
 	uint8_t *logs; /* of all workers, one behind the other; log.h */
 	struct key_schedule *key_schedules;
-	bool seal;		     /* deliveries are sealed */
-	kernel_seal_fn *seal_kernel; /* NULL: ipsec-mb seals */
-	struct seal_key *seal_keys;  /* of groups' streams, by group; seal.h */
+	bool seal;		    /* deliveries are sealed */
+	struct seal_key *seal_keys; /* of groups' streams, by group; seal.h */
 	const struct kernels *kernels;
 	struct rte_mempool *pool;    /* what is received */
 	struct rte_mempool *tx_pool; /* what is sent; the same one where the port needs that */

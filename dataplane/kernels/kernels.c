@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "dataplane/kernels/kernels.h"
 
-#include "dataplane/kernels/seal_vaes.h"
-
 #include <rte_cpuflags.h>
 #include <stddef.h>
 
@@ -41,13 +39,6 @@ const struct kernels *kernels_level(unsigned level)
 	default:
 		return NULL;
 	}
-}
-
-kernel_seal_fn *kernels_seal(void)
-{
-	static const enum rte_cpu_flag_t flags[] = {RTE_CPUFLAG_VAES, RTE_CPUFLAG_VPCLMULQDQ};
-
-	return kernels_level(4) && has(flags, RTE_DIM(flags)) ? seal_vaes : NULL;
 }
 
 const struct kernels *kernels_best(void)

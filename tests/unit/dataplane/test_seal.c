@@ -136,20 +136,19 @@ static void expect_opens(const struct frame *f, const char *text, uint16_t len)
 	cr_expect_arr_eq(opened, text, len);
 }
 
-/* As on a CPU without the kernel: by ipsec-mb, with so many schedules kept. */
+/* So many schedules are kept from now on. */
 static void use_schedules(unsigned cnt)
 {
-	p.plane.seal_kernel = NULL;
+	seal_worker_fini(p.plane.workers[0]);
 	p.plane.config.seal_schedules = cnt;
 	cr_assert_eq(seal_worker_init(p.plane.workers[0]), 0);
 }
 
-/* What a test does once with the kernel, where this CPU has it, and once without. */
-static void with_and_without_kernel(void (*test)(void))
+/* What a test does once with room for all, and once with one schedule for all streams. */
+static void with_many_schedules_and_one(void (*test)(void))
 {
 	test();
-	if (p.plane.seal_kernel)
-		use_schedules(1);
+	use_schedules(1);
 	test();
 }
 
@@ -172,7 +171,7 @@ Test(seal, every_length_opens, .fini = close_all)
 {
 	open_sealing(1);
 	region_add_group(&p.regions, "alice", 0, 1, 4, 0, PORT);
-	with_and_without_kernel(every_length);
+	with_many_schedules_and_one(every_length);
 }
 
 /* Under a fixed key, whatever the header says: the additional data alone have to notice. */
@@ -200,7 +199,7 @@ Test(seal, every_bit_of_header_and_payload_is_sealed, .fini = close_all)
 {
 	open_sealing(1);
 	region_add_group(&p.regions, "alice", 0, 1, 4, 0, PORT);
-	with_and_without_kernel(every_bit);
+	with_many_schedules_and_one(every_bit);
 }
 
 Test(seal, off_leaves_payload_and_tag_as_they_are, .fini = close_all)
@@ -213,48 +212,6 @@ Test(seal, off_leaves_payload_and_tag_as_they_are, .fini = close_all)
 	send_to("alice", "in the clear", 12, &f);
 	cr_expect_arr_eq(f.wire + TAG_OFF, none, sizeof(none));
 	cr_expect_arr_eq(f.wire + HEADER_LEN, "in the clear", 12);
-}
-
-/* Bursts of 1 to 20 events of all lengths, jumbo ones too, beside ipsec-mb; no byte more is
- * touched. */
-Test(seal, kernel_writes_what_ipsec_mb_writes)
-{
-	enum { EVENTS = 20, ROOM = HEADER_LEN + FAN_PAYLOAD_MAX + 64 };
-	static uint8_t images[EVENTS][ROOM], wanted[EVENTS][ROOM], keys[EVENTS][32];
-	uint8_t *image[EVENTS];
-	const uint8_t *key[EVENTS];
-	kernel_seal_fn *kernel = kernels_seal();
-	struct gcm_context_data context;
-	struct gcm_key_data schedule;
-	IMB_MGR *crypto = alloc_mb_mgr(0);
-
-	if (!kernel)
-		cr_skip_test("this CPU has no VAES");
-	init_mb_mgr_auto(crypto, NULL);
-	for (unsigned len = 0; len <= FAN_PAYLOAD_MAX; len += len < 600 ? 1 : 61) {
-		unsigned cnt = 1 + len % EVENTS;
-
-		for (unsigned i = 0; i < cnt; i++) {
-			unsigned own = RTE_MIN(len + 5 * i, (unsigned)FAN_PAYLOAD_MAX);
-			uint8_t nonce[12] = {[3] = 3};
-
-			randombytes_buf(images[i], ROOM);
-			randombytes_buf(keys[i], sizeof(keys[i]));
-			put_be(images[i] + 4, own, 2);
-			memcpy(nonce + 4, images[i] + 40, 8);
-			memcpy(wanted[i], images[i], ROOM);
-			IMB_AES256_GCM_PRE(crypto, keys[i], &schedule);
-			IMB_AES256_GCM_ENC(crypto, &schedule, &context, wanted[i] + HEADER_LEN,
-					   images[i] + HEADER_LEN, own, nonce, images[i], TAG_OFF,
-					   wanted[i] + TAG_OFF, 16);
-			image[i] = images[i];
-			key[i] = keys[i];
-		}
-		kernel(image, key, cnt);
-		for (unsigned i = 0; i < cnt; i++)
-			cr_assert_arr_eq(images[i], wanted[i], ROOM, "length %u, event %u", len, i);
-	}
-	free_mb_mgr(crypto);
 }
 
 /* ---- sealed once ---- */
@@ -458,7 +415,7 @@ Test(seal, key_is_never_another_streams, .fini = close_all)
 	open_sealing(1);
 	for (unsigned i = 0; i < USERS; i++)
 		region_add_group(&p.regions, user_name(i), 0, 1, 4, 0, PORT);
-	with_and_without_kernel(key_is_never_anothers);
+	with_many_schedules_and_one(key_is_never_anothers);
 }
 
 Test(seal, keys_are_derived_once_a_stream, .fini = close_all)
@@ -468,10 +425,6 @@ Test(seal, keys_are_derived_once_a_stream, .fini = close_all)
 		region_add_group(&p.regions, user_name(i), 0, 1, 4, 0, PORT);
 	each_user_opens("first");
 	each_user_opens("again");
-	cr_expect_eq(counter(&p, FAN_COUNTER_seal_keys_derived), USERS);
-	use_schedules(USERS);
-	each_user_opens("by schedules");
-	each_user_opens("by schedules, again");
 	cr_expect_eq(counter(&p, FAN_COUNTER_seal_keys_derived), USERS);
 	cr_expect_eq(counter(&p, FAN_COUNTER_seal_schedules_made), USERS);
 }
