@@ -5,6 +5,7 @@
  */
 #include "dataplane/replay_job.h"
 
+#include "common/plant.h"
 #include "dataplane/fanout.h"
 #include "dataplane/log.h"
 
@@ -41,7 +42,9 @@ static void lost_tell(struct worker *w, struct job *job, const struct turn *turn
 {
 	if (!job->lost.last)
 		return;
-	fanout_lost(w, turn->group, turn->endpoint, job->epoch, job->lost.first, job->lost.last);
+	if (!fan_planted(PLANT_LOST_SILENT))
+		fanout_lost(w, turn->group, turn->endpoint, job->epoch, job->lost.first,
+			    job->lost.last);
 	COUNT_N(w, replay_lost, job->lost.last - job->lost.first + 1);
 	job->lost = (struct range){0};
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/plant.h"
 #include "control/engine/audit.h"
 #include "control/engine/bypass.h"
 #include "control/engine/registrations_private.h"
@@ -113,7 +114,8 @@ static bool check_id(struct registrations *all, const struct message *message,
 			      "a connection id is 1 to 2^62-1: leave its two top bits zero");
 	fan_handle(handle, claims->user, claims->user_len);
 	r = registrations_find(all, message->id);
-	if (r && memcmp(r->user->handle, handle, FAN_HANDLE_LEN) != 0) {
+	if (r && memcmp(r->user->handle, handle, FAN_HANDLE_LEN) != 0 &&
+	    !fan_planted(PLANT_FOREIGN_ID_TAKEN)) {
 		audit_foreign_id(all, message->id, r->user->handle, handle, claims->user,
 				 message->u.client.uid);
 		return refuse(refusal, MESSAGE_ERROR_CONNECTION_FOREIGN,

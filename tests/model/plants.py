@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
 """Each planted bug of common/plant.h is caught by the test that plants.json names: with the switch on the test fails,
-without it the test passes. Builds with -Dplant=true into a folder of its own.
+without it the test passes. Builds with -Dplant=true into a folder of its own, which tests/prove/live.py shares.
 
 usage: plants.py [--build FOLDER] [--no-build] [--seed N] [PLANT]...   the last line is what was tried as JSON
 """
@@ -26,8 +26,8 @@ def planted():
 
 def build(folder):
     if not (folder / "build.ninja").exists():
-        subprocess.run(["/usr/bin/meson", "setup", str(folder), str(ROOT), "-Dtests=true", "-Dplant=true"], check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run(["/usr/bin/meson", "setup", str(folder), str(ROOT), "-Dtests=true", "-Dplant=true", "-Dshim=true"],
+                       check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["ninja", "-C", str(folder), "--quiet"], check=True)
 
 

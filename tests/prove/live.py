@@ -20,8 +20,8 @@ def test_build():
     """The folder of a build with the bad network and the planted bugs; FANWIRE_TEST_BUILD: one that is there."""
     folder = os.environ.get("FANWIRE_TEST_BUILD")
     if folder is None:
-        folder = str(ROOT / "build-prove")
-        script = '. tests/build.sh; build build-prove -Dtests=true -Dplant=true -Dshim=true -- "$@"'
+        folder = str(ROOT / "build-plant")
+        script = '. tests/build.sh; build build-plant -Dtests=true -Dplant=true -Dshim=true -- "$@"'
         subprocess.run(["bash", "-c", script, "build", *TARGETS], cwd=ROOT, check=True, stdout=sys.stderr)
     return folder
 
