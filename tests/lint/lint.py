@@ -24,7 +24,7 @@ LAYERS = {
     "control/agent": {"common", "bpf", *MESSAGES},
     "control/registry": {"common"},
     "control/ctl": {"common", "client/fanwire.h", "client/clock.h"},
-    "bpf": set(),
+    "bpf": {"common/plant.h"},
     "bench": None,  # anything
     "tests": None,
 }
