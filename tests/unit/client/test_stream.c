@@ -374,7 +374,7 @@ static enum stream_taken take_of(uint64_t epoch, uint64_t sequence, uint8_t flag
 	struct fan_delivery d = {.epoch = epoch, .sequence = sequence, .flags = flags};
 
 	cr_assert_eq(stream_judge(&s, epoch, sequence), STREAM_NEW);
-	return stream_take(&s, &d, NULL, 0, &reassembly);
+	return stream_take(&s, &d, (const uint8_t *)"", 0, &reassembly);
 }
 
 static enum stream_taken take(uint64_t sequence)
