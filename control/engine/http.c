@@ -52,10 +52,10 @@ static const struct request_route routes[] = {
 	{"POST", "/v1/vouched", {NULL}},
 	{"GET", "/v1/vouched", {"user", "after", "limit"}},
 	{"DELETE", "/v1/vouched", {"id", "user", "batch"}},
-	{"GET", "/v1/explain", {"user", "channel"}},
-	{"GET", "/v1/audit", {"limit", "after", "event"}},
 	{"GET", "/v1/keys", {NULL}},
 	{"POST", "/v1/keys/rotate", {NULL}},
+	{"GET", "/v1/explain", {"user", "channel"}},
+	{"GET", "/v1/audit", {"limit", "after", "event"}},
 	{"GET", "/v1/top", {"limit"}},
 };
 #define ROUTE_CNT (sizeof(routes) / sizeof(routes[0]))
