@@ -5,9 +5,9 @@
  * it afterwards is these bytes; nothing is ever sealed again (docs/security.md).
  *
  * Keys are kept twice. Every group has a place for its stream's key, one cache line, so that a key
- * is derived once a stream and key generation. ipsec-mb's schedules, of about 1 KiB, are kept for as
- * many streams as dataplane.seal_schedules says, and made again for others. What is kept says whose
- * it is, and is compared before it is used.
+ * is derived once a stream and key generation. ipsec-mb's schedules, of about 1 KiB, are kept for
+ * as many streams as dataplane.seal_schedules says, and made again for others. What is kept says
+ * whose it is, and is compared before it is used.
  *
  * Set up and taken down by the main thread; a group's key is touched by the worker that owns it.
  */

@@ -23,6 +23,9 @@
 
 #define DEFAULT_CONFIG "/etc/fanwire/fanwire.conf"
 /* Exit statuses, as of all our programs. */
+#define LOCK_WAIT_MS 5000
+#define LOCK_POLL_MS 50
+
 #define EXIT_USAGE  1 /* or the configuration is wrong */
 #define EXIT_FAILED 2
 
@@ -108,7 +111,7 @@ static int check_config(const char *path)
 static int take_lock(const struct fan_config *config)
 {
 	char path[FAN_PATH_MAX + 32];
-	int fd;
+	int fd, err;
 
 	snprintf(path, sizeof(path), "%s/fanwired.lock", config->run_dir);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -116,7 +119,12 @@ static int take_lock(const struct fan_config *config)
 		fan_log(FAN_LOG_ERROR, "start", "cannot open %s: %s", path, strerror(errno));
 		return -errno;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+	/* one that was killed holds it until the kernel has taken it and its sockets apart */
+	for (unsigned waited_ms = 0; (err = flock(fd, LOCK_EX | LOCK_NB)) && errno == EWOULDBLOCK &&
+				     waited_ms < LOCK_WAIT_MS;
+	     waited_ms += LOCK_POLL_MS)
+		usleep(LOCK_POLL_MS * 1000);
+	if (err == 0) {
 		if (ftruncate(fd, 0) == 0)
 			dprintf(fd, "%d\n", getpid()); /* for people; the lock is what counts */
 		return fd;

@@ -295,8 +295,9 @@ static int refuse_lost(const char *path, const char *found, char why[1024])
 	snprintf(
 		why, 1024,
 		"the database %s %s. It knew who was revoked: without it revoked tokens would hold "
-		"again. Put back a copy of it; or move the file keys beside it away too and start "
-		"anew: then every token is void, and publishers must be added again",
+		"again. Put back a copy of it; or stop both daemons, move the file keys beside it "
+		"away too, delete the two files in region_dir and start anew: then every token is "
+		"void, and publishers must be added again",
 		path, found);
 	return -ENOTRECOVERABLE;
 }

@@ -199,10 +199,11 @@ def test_a_lost_database_brings_no_revoked_token_back(make_instance):
     assert holds(instance, new)
 
     # the way out that it names: both anew, and no token of the old keys holds
-    instance.script("stop", "fanwired")
-    for file in state.iterdir():
+    instance.script("stop")
+    for file in (*state.iterdir(), *(instance.dir / "regions").iterdir()):
         file.unlink()
     instance.start("fanwired")
+    instance.start("dataplane")
     instance.wait()
     assert not holds(instance, token) and not holds(instance, new)
     assert holds(instance, instance.token("alice"))

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a service manager and an administrator learn of the daemons: readiness, watchdog, outages, how they end."""
 import os
+import pathlib
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -18,8 +20,10 @@ class ServiceManager:
     """The socket that systemd would listen on; every message with the time of its arrival."""
 
     def __init__(self, path):
+        self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
+        path.chmod(0o777)  # as systemd's own: daemons have users of their own
 
     def hear(self, seconds):
         """[(when, message)] of the next `seconds`."""
@@ -41,17 +45,19 @@ class ServiceManager:
 
 
 @pytest.fixture
-def manager(tmp_path):
-    made = ServiceManager(tmp_path / "notify")
-    yield made
-    made.socket.close()
+def manager():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # as /run/systemd
+        made = ServiceManager(pathlib.Path(folder) / "notify")
+        yield made
+        made.socket.close()
 
 
-def test_readiness_and_watchdog(make_instance, manager, tmp_path):
+def test_readiness_and_watchdog(make_instance, manager):
     """`sd_notify`: READY once it serves and not before; WATCHDOG each half of the patience while its loop turns, and not
     when it hangs; STOPPING at its end."""
     instance = make_instance()
-    instance.settings |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    instance.settings |= {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1000000"}
     instance.create()
     assert manager.hear(0.2) == []
     instance.start("fanwired")
