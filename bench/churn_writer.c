@@ -164,6 +164,7 @@ static int fill(struct churn_writer *w)
 int churn_writer_open(struct churn_writer *w, const char *dir, uint32_t users, uint32_t fanout,
 		      char why[1024])
 {
+	static const uint8_t root[32] = {1}; /* any: nobody opens what is sent */
 	struct fan_config *config = &w->config;
 	int err;
 
@@ -182,6 +183,7 @@ int churn_writer_open(struct churn_writer *w, const char *dir, uint32_t users, u
 	err = registry_open(&w->registry, config, why);
 	if (err)
 		return err;
+	registry_roots_set(w->registry, 1, root, root);
 	err = registry_nexthop_get(w->registry, 4, bench_peer, 1, bench_engine, 9000, &w->nexthop);
 	if (!err)
 		registry_nexthop_set_mac(w->registry, w->nexthop,

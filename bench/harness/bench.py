@@ -84,6 +84,7 @@ class Bench:
     def folder(self, parent=None):
         """A new folder, gone at the end; parent "/dev/shm" for what must lie in memory."""
         path = tempfile.mkdtemp(prefix="fanwire-bench-", dir=parent)
+        os.chmod(path, 0o755)  # daemons have users of their own
         self._ledger.add("folder", path)
         self._stack.callback(self._ledger.undo, "folder", path)
         return pathlib.Path(path)
