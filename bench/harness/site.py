@@ -72,7 +72,7 @@ class Site:
         return {
             "instance.cgroup_dir": f'"{self.folder}/cgroup"', "dataplane.cores": f"[ {self.bench.core(0)} ]",
             "dataplane.main_core": str(self.bench.core(1)), "times.lease": "3600", "times.token_ttl": "86400",
-            "scope.vouched": '[ "198.18.0.0/24" ]', "limits.max_connections": "16384",
+            "scope.seal": "false", "scope.vouched": '[ "198.18.0.0/24" ]', "limits.max_connections": "16384",
         }
 
     def _make_cgroup(self):
