@@ -41,13 +41,20 @@ enum fan_plant {
 	PLANT(PINS_FORGOTTEN)  /* the quiescence word is advanced while a fan-out holds a block */ \
 	PLANT(LEASE_IGNORED)   /* an active connection never ends by its lease */                  \
 	PLANT(PORT_NOT_RESTED) /* a port is another user's without its quarantine */               \
-	PLANT(BIND_BEFORE_FILTER)     /* a socket is bound before its filter is attached */        \
-	PLANT(FILTER_NOT_LOCKED)      /* the filter is attached and not locked */                  \
-	PLANT(GUARD_NOT_ATTACHED)     /* port_guard is loaded and attached nowhere */              \
-	PLANT(USER_GENERATION_KEPT)   /* a revocation leaves the user's generation */              \
-	PLANT(ECHO_NOT_CHECKED)	      /* an echo activates without the right proof */              \
-	PLANT(PUBLISH_SCOPE_IGNORED)  /* a one-user grant publishes to anybody */                  \
-	PLANT(FOREIGN_ID_TAKEN)	      /* a connection id may be asked for by anybody */            \
+	PLANT(BIND_BEFORE_FILTER)	/* a socket is bound before its filter is attached */      \
+	PLANT(FILTER_NOT_LOCKED)	/* the filter is attached and not locked */                \
+	PLANT(GUARD_NOT_ATTACHED)	/* port_guard is loaded and attached nowhere */            \
+	PLANT(USER_GENERATION_KEPT)	/* a revocation leaves the user's generation */            \
+	PLANT(ECHO_NOT_CHECKED)		/* an echo activates without the right proof */            \
+	PLANT(PUBLISH_SCOPE_IGNORED)	/* a one-user grant publishes to anybody */                \
+	PLANT(FOREIGN_ID_TAKEN)		/* a connection id may be asked for by anybody */          \
+	PLANT(TOKEN_NOT_VERIFIED)	/* any token is believed, whoever signed it */             \
+	PLANT(TOKEN_EXPIRY_IGNORED)	/* a token holds for ever */                               \
+	PLANT(TOKEN_AUDIENCE_IGNORED)	/* a token made for another use will do */                 \
+	PLANT(TOKEN_GENERATION_IGNORED) /* a token outlives its user's revocation */               \
+	PLANT(CHALLENGE_SALT_IGNORED)	/* an echo of an earlier challenge activates */            \
+	PLANT(DEATH_IGNORED)		/* a subscriber that has gone stays registered */          \
+	PLANT(PUBLISH_TAG_IGNORED)	/* a publish is believed that its key did not seal */      \
 	PLANT(RECORD_NOT_COMPARED)    /* a replay believes a position, whosever record is there */ \
 	PLANT(REPLAY_TAG_IGNORED)     /* anybody's request for replay is served */                 \
 	PLANT(REPLAY_COUNTER_IGNORED) /* a captured request is served again */                     \

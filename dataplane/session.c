@@ -243,7 +243,8 @@ static void open_one(struct worker *w, const struct fan_session *session, struct
 	struct fan_session_state *state;
 
 	if (!publish_open(w->crypto, session_key(w, session, packet->publish.session), packet->wire,
-			  packet->publish.payload_len, sequence)) {
+			  packet->publish.payload_len, sequence) &&
+	    !fan_planted(PLANT_PUBLISH_TAG_IGNORED)) {
 		packet_drop(w, mbuf, FAN_COUNTER_drop_publish_tag);
 		return;
 	}

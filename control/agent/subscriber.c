@@ -316,6 +316,10 @@ void subscriber_gone(struct agent *agent, struct client *client)
 {
 	uint64_t id = client->holder->id;
 
+	if (fan_planted(PLANT_DEATH_IGNORED)) { /* as if it were still to come back */
+		client->holder->client = NULL;
+		return;
+	}
 	end_holder(agent, client->holder);
 	send_end(agent, id, client->ref, MESSAGE_END_CLOSED,
 		 "the subscriber closed its connection or died");

@@ -78,7 +78,8 @@ static bool check_token(const struct registrations *all, const char *text, struc
 	if (refusal->error && refusal->error != MESSAGE_ERROR_TOKEN_EXPIRED)
 		return false;
 	fan_handle(handle, claims->user, claims->user_len);
-	if (claims->generation != users_generation(all->engine->users, handle))
+	if (claims->generation != users_generation(all->engine->users, handle) &&
+	    !fan_planted(PLANT_TOKEN_GENERATION_IGNORED))
 		return refuse(
 			refusal, MESSAGE_ERROR_TOKEN_INVALID,
 			"the user was revoked after this token was made; ask for a fresh one");

@@ -418,7 +418,8 @@ void registrations_on_echo(struct registrations *all, uint64_t connection, uint6
 {
 	struct registration *r = registrations_find(all, connection);
 
-	if (!r || r->phase != REGISTRATION_CHALLENGED || !r->challenges || r->salt != salt)
+	if (!r || r->phase != REGISTRATION_CHALLENGED || !r->challenges ||
+	    (r->salt != salt && !fan_planted(PLANT_CHALLENGE_SALT_IGNORED)))
 		return;
 	r->echoed = true;
 	challenge_continue(all, r, now);

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/plant.h"
+
 static int claims_add(jwt_t *jwt, enum token_kind kind, const char *audience,
 		      const struct token_claims *claims, uint64_t now_s)
 {
@@ -113,6 +115,8 @@ static bool signature_ok(const char *text, const uint8_t key[FAN_KEY_LEN])
 	jwt_t *jwt = NULL;
 	bool ok;
 
+	if (fan_planted(PLANT_TOKEN_NOT_VERIFIED))
+		return true;
 	if (!header_ok(text) || jwt_decode(&jwt, text, key, FAN_KEY_LEN))
 		return false;
 	ok = jwt_get_alg(jwt) == JWT_ALG_HS256;
@@ -182,7 +186,7 @@ static enum message_error times_read(struct token_claims *claims, const json_t *
 			   (uint64_t)json_integer_value(not_before) > now_s))
 		return refuse(MESSAGE_ERROR_TOKEN_INVALID, why,
 			      "the token is not valid yet (claim nbf); compare the clocks");
-	if (claims->expires_s <= now_s) {
+	if (claims->expires_s <= now_s && !fan_planted(PLANT_TOKEN_EXPIRY_IGNORED)) {
 		snprintf(why, MESSAGE_REASON_MAX,
 			 "the token expired %" PRIu64 " s ago; ask for a fresh one",
 			 now_s - claims->expires_s);
@@ -198,8 +202,9 @@ static enum message_error payload_check(struct token_claims *claims, const json_
 	const json_t *aud = json_object_get(payload, "aud");
 	enum message_error error;
 
-	if (!json_is_string(aud) || strlen(audience) != json_string_length(aud) ||
-	    strcmp(json_string_value(aud), audience) != 0) {
+	if ((!json_is_string(aud) || strlen(audience) != json_string_length(aud) ||
+	     strcmp(json_string_value(aud), audience) != 0) &&
+	    !fan_planted(PLANT_TOKEN_AUDIENCE_IGNORED)) {
 		snprintf(why, MESSAGE_REASON_MAX,
 			 "the token is not for this use: its audience must be the string \"%.64s\"",
 			 audience);

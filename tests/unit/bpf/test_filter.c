@@ -81,6 +81,24 @@ Test(filter, a_packet_of_alice_is_dropped_and_audited)
 	expect(packet, len, SCOPE_DROP_FOREIGN_USER);
 }
 
+/* Form, generations and tag are all right: that it names Alice is all that stops it. */
+Test(filter, a_packet_of_alice_with_bobs_own_tag_never_reaches_him)
+{
+	uint8_t packet[PACKET_MAX], own[PACKET_MAX], got[PACKET_MAX];
+	size_t own_len = host_packet(own, "bob", 30), len;
+	struct tally before = host_tally(&host);
+	struct fan_delivery delivery;
+
+	host_delivery(&delivery, "alice", 20);
+	len = host_packet_of(packet, &delivery, "bob");
+	cr_assert_eq(host_send(sender, RECEIVER4, PORT, packet, len), 0);
+	cr_assert_eq(host_send(sender, RECEIVER4, PORT, own, own_len), 0);
+	cr_assert_eq(host_receive(bob.fd, got, sizeof(got)), (ssize_t)own_len, "not his own");
+	cr_assert_arr_eq(got, own, own_len);
+	cr_assert_eq(host_tally(&host).verdicts[SCOPE_DROP_FOREIGN_USER],
+		     before.verdicts[SCOPE_DROP_FOREIGN_USER] + 1);
+}
+
 Test(filter, every_bit_flip_of_a_valid_header_is_refused)
 {
 	uint8_t packet[PACKET_MAX], got[PACKET_MAX];
