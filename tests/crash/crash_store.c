@@ -356,13 +356,15 @@ static void kill_anywhere(void)
 	write_images_free(&torn);
 }
 
-/* Until here all of the file's writes are on the disk, whatever happens. */
+/* Until here all of the file's writes are on the disk, whatever happens. The -journal's deletion is
+ * once the folder is synced, which SQLite does with the first sync of a -wal that it made. */
 static size_t synced_until(size_t end, enum write_file file)
 {
+	enum write_file with = file == WRITE_JOURNAL ? WRITE_WAL : file;
 	size_t at = 0;
 
 	for (size_t i = 0; i < end; i++)
-		if (write_log_at(i)->file == file && write_log_at(i)->kind == WRITE_SYNC)
+		if (write_log_at(i)->file == with && write_log_at(i)->kind == WRITE_SYNC)
 			at = i;
 	return at;
 }
@@ -375,7 +377,8 @@ static void lose_power(unsigned times)
 		size_t end =
 			turns[0].notes + draw((uint32_t)(write_log_cnt() - turns[0].notes) + 1);
 		size_t safe[WRITE_FILE_CNT] = {synced_until(end, WRITE_DATABASE),
-					       synced_until(end, WRITE_WAL)};
+					       synced_until(end, WRITE_WAL),
+					       synced_until(end, WRITE_JOURNAL)};
 		uint32_t loss = draw(4);
 
 		write_images_free(&images);
@@ -451,10 +454,10 @@ static void tear_pages(unsigned times)
 
 static void remove_files(void)
 {
-	static const char *const ends[] = {"", "-wal", "-shm"};
+	static const char *const ends[] = {"", "-wal", "-journal", "-shm"};
 	char name[80];
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		snprintf(name, sizeof(name), "%s%s", path, ends[i]);
 		unlink(name);
 	}

@@ -162,25 +162,37 @@ static const sqlite3_io_methods methods = {
 	.xShmUnmap = on_shm_unmap,
 };
 
+static enum write_file file_of(int flags)
+{
+	if (flags & SQLITE_OPEN_WAL)
+		return WRITE_WAL;
+	return flags & SQLITE_OPEN_MAIN_JOURNAL ? WRITE_JOURNAL : WRITE_DATABASE;
+}
+
 static int on_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, int flags, int *out)
 {
 	struct noted_file *f = (struct noted_file *)file;
 	int rc;
 
 	f->real = (sqlite3_file *)(f + 1);
-	f->file = flags & SQLITE_OPEN_WAL ? WRITE_WAL : WRITE_DATABASE;
-	f->noted = flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_DB);
+	f->file = file_of(flags);
+	f->noted = flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_MAIN_JOURNAL);
 	rc = real_vfs->xOpen(real_vfs, name, f->real, flags, out);
 	f->base.pMethods = f->real->pMethods ? &methods : NULL;
 	return rc;
 }
 
+/* What a file's name has behind the database's. */
+static const char *const file_end[] = {
+	[WRITE_DATABASE] = "", [WRITE_WAL] = "-wal", [WRITE_JOURNAL] = "-journal"};
+
 static int on_delete(sqlite3_vfs *self, const char *name, int sync_dir)
 {
-	size_t len = strlen(name);
+	const char *end = strrchr(name, '-');
 
-	if (len > 4 && strcmp(name + len - 4, "-wal") == 0)
-		note(WRITE_WAL, WRITE_DELETE, 0, NULL, 0);
+	for (enum write_file file = WRITE_WAL; end && file < WRITE_FILE_CNT; file++)
+		if (strcmp(end, file_end[file]) == 0)
+			note(file, WRITE_DELETE, 0, NULL, 0);
 	return real_vfs->xDelete(real_vfs, name, sync_dir);
 }
 
@@ -297,11 +309,12 @@ static int store_one(const struct write_image *image, const char *path)
 int write_images_store(const struct write_images *images, const char *path)
 {
 	char side[4096];
-	int err = store_one(&images->file[WRITE_DATABASE], path);
+	int err = 0;
 
-	snprintf(side, sizeof(side), "%s-wal", path);
-	if (!err)
-		err = store_one(&images->file[WRITE_WAL], side);
+	for (enum write_file file = WRITE_DATABASE; !err && file < WRITE_FILE_CNT; file++) {
+		snprintf(side, sizeof(side), "%s%s", path, file_end[file]);
+		err = store_one(&images->file[file], side);
+	}
 	snprintf(side, sizeof(side), "%s-shm", path);
 	unlink(side);
 	return err;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What SQLite does to its files, in order: a VFS between it and the kernel notes each write, each
- * truncation, each sync and each deletion of a database and its -wal. From the notes the files can
- * be made as they stood after any of them: as a crash of the process leaves them, or one of the
- * machine. One thread.
+ * truncation, each sync and each deletion of a database, its -wal and the -journal that it has
+ * until the -wal takes over. From the notes the files can be made as they stood after any of them:
+ * as a crash of the process leaves them, or one of the machine. One thread.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum write_file { WRITE_DATABASE, WRITE_WAL, WRITE_FILE_CNT };
+enum write_file { WRITE_DATABASE, WRITE_WAL, WRITE_JOURNAL, WRITE_FILE_CNT };
 enum write_kind { WRITE_BYTES, WRITE_TRUNCATE, WRITE_SYNC, WRITE_DELETE };
 
 struct write_note {
@@ -43,5 +43,6 @@ void write_images_copy(struct write_images *to, const struct write_images *from)
 void write_images_free(struct write_images *images);
 /* `cut`: of bytes, how many of them arrive; more than there are: all. */
 void write_images_apply(struct write_images *images, const struct write_note *note, size_t cut);
-/* As path and path-wal; a file that is not there is removed, and so is path-shm. 0 or -errno. */
+/* As path, path-wal and path-journal; a file that is not there is removed, and so is path-shm. 0 or
+ * -errno. */
 int write_images_store(const struct write_images *images, const char *path);
