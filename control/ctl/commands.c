@@ -36,6 +36,7 @@ static const struct option vouched_remove_options[] = {
 	{"--id", "ID", "this connection"},
 	{"--user", "USER", "all of this user"},
 	{"--batch", "N", "all that an import's batch added; audit shows its number"},
+	{"--row", "N", "the one of this row, also where the row is damaged; doctor tells"},
 	END};
 static const struct option explain_options[] = {
 	{"--channel", "NAME|@ID", "a thread, or one connection (default: all connections)"}, END};

@@ -77,11 +77,11 @@ static int remove_all(const struct ctl *ctl, const struct api_query *query)
 
 int run_vouched_remove(const struct ctl *ctl, const struct arguments *arguments)
 {
-	static const char *const names[] = {"id", "user", "batch"};
+	static const char *const names[] = {"id", "user", "batch", "row"};
 	struct api_query query[] = {{0}, {0}};
 	unsigned given = 0;
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		char option[16];
 		const char *value;
 
@@ -93,7 +93,7 @@ int run_vouched_remove(const struct ctl *ctl, const struct arguments *arguments)
 		given++;
 	}
 	if (given != 1) {
-		output_error(ctl, "usage", "give one of --id, --user and --batch");
+		output_error(ctl, "usage", "give one of --id, --user, --batch and --row");
 		return EXIT_USAGE;
 	}
 	return remove_all(ctl, query);

@@ -197,6 +197,7 @@ static int start_store(struct engine *engine, char why[4096])
 	if (err)
 		return err;
 	keys_id(&engine->keys, owner.id);
+	keys_row_key(&engine->keys, owner.row_key);
 	owner.fresh = engine->keys.fresh;
 	err = store_open(&engine->store, engine->base, path, &owner, why);
 	if (!err && owner.fresh)

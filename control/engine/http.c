@@ -51,7 +51,7 @@ static const struct request_route routes[] = {
 	{"DELETE", "/v1/connections/{id}", {NULL}},
 	{"POST", "/v1/vouched", {NULL}},
 	{"GET", "/v1/vouched", {"user", "after", "limit"}},
-	{"DELETE", "/v1/vouched", {"id", "user", "batch"}},
+	{"DELETE", "/v1/vouched", {"id", "user", "batch", "row"}},
 	{"GET", "/v1/keys", {NULL}},
 	{"POST", "/v1/keys/rotate", {NULL}},
 	{"GET", "/v1/explain", {"user", "channel"}},

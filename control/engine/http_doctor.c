@@ -151,7 +151,8 @@ static void check_vouched(const struct engine *engine, json_t *findings)
 		: status.loading ? HEALTH_WARNING
 				 : HEALTH_OK,
 		status.failed[0]
-			? "put back a copy of the database, and restart fanwired"
+			? "put back a copy of the database, and restart fanwired; or do what is "
+			  "said"
 			: "wait: they are loaded from the database, and served as they come",
 		"%llu%s%s", (unsigned long long)status.total,
 		status.failed[0] ? ": "

@@ -78,15 +78,17 @@ void http_vouched_remove(struct http_call *call)
 	unsigned given;
 
 	if (!http_query_string(call, "user", false, &selection.user) ||
-	    !http_query_number(call, "batch", 1, INT64_MAX, &selection.batch))
+	    !http_query_number(call, "batch", 1, INT64_MAX, &selection.batch) ||
+	    !http_query_number(call, "row", 1, UINT32_MAX, &selection.row))
 		return;
 	if (id && (fan_id_parse(&selection.id, id) || !selection.id)) {
 		http_refuse(call, 400, "bad_request", "id must be 16 lowercase hex digits");
 		return;
 	}
-	given = (id != NULL) + (selection.user != NULL) + (selection.batch != 0);
+	given = (id != NULL) + (selection.user != NULL) + (selection.batch != 0) +
+		(selection.row != 0);
 	if (given != 1) {
-		http_refuse(call, 400, "bad_request", "give one of id, user and batch");
+		http_refuse(call, 400, "bad_request", "give one of id, user, batch and row");
 		return;
 	}
 	vouched_remove(call->engine->vouched, &selection, call->uid, on_removed, call);

@@ -94,6 +94,14 @@ void keys_id(const struct keys *keys, uint8_t id[KEYS_ID_LEN])
 	crypto_generichash(id, KEYS_ID_LEN, label, sizeof(label) - 1, keys->master, FAN_KEY_LEN);
 }
 
+void keys_row_key(const struct keys *keys, uint8_t key[ROW_MAC_KEY_LEN])
+{
+	static const uint8_t label[] = "fanwire database rows";
+
+	crypto_generichash(key, ROW_MAC_KEY_LEN, label, sizeof(label) - 1, keys->master,
+			   FAN_KEY_LEN);
+}
+
 static int key_parse(uint8_t key[FAN_KEY_LEN], const char *line, const char *label)
 {
 	char digits[2 * FAN_KEY_LEN + 1];

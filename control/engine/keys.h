@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/wire/handle.h"
+#include "control/engine/row_mac.h"
 
 #define KEYS_ID_LEN 16
 
@@ -28,5 +29,7 @@ int keys_load(struct keys *keys, const char *path, char why[512]);
  * goes with them is on disk: keys without a database mean that it was lost.
  */
 int keys_save(struct keys *keys, const char *path, char why[512]);
+/* Of the checksums in the database's rows (row_mac.h). */
+void keys_row_key(const struct keys *keys, uint8_t key[ROW_MAC_KEY_LEN]);
 /* Names the keys, and tells nothing of them: the database says whose it is. */
 void keys_id(const struct keys *keys, uint8_t id[KEYS_ID_LEN]);

@@ -8,13 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
+#include "control/engine/row_mac.h"
 #include "control/engine/store.h"
 
 struct publishers {
 	struct store *store;
 	struct publisher *first;
 	uint32_t cnt, max;
-	sqlite3_stmt *insert, *remove;
+	sqlite3_stmt *insert, *sign, *clear, *remove;
 };
 
 struct change {
@@ -34,6 +36,16 @@ static int load_row(struct publishers *publishers, sqlite3_stmt *stmt)
 {
 	struct publisher *p;
 
+	if (!sqlite3_column_int(stmt, 6)) { /* it may be of another scope than it was given */
+		fan_log(FAN_LOG_ERROR, "publishers",
+			"row %lld of the table publishers (%.48s) is not as it was written, and "
+			"its "
+			"publisher is refused: put back a copy of the database, or add the "
+			"publisher again: fanwirectl publisher add",
+			(long long)sqlite3_column_int64(stmt, 0),
+			(const char *)sqlite3_column_text(stmt, 1));
+		return 0;
+	}
 	if (sqlite3_column_bytes(stmt, 3) != 16 || sqlite3_column_bytes(stmt, 4) != 32 ||
 	    sqlite3_column_bytes(stmt, 1) > FAN_NAME_MAX ||
 	    sqlite3_column_bytes(stmt, 2) > FAN_NAME_MAX)
@@ -57,9 +69,10 @@ static int load_row(struct publishers *publishers, sqlite3_stmt *stmt)
 
 static int load(struct publishers *publishers, char why[1024])
 {
-	sqlite3_stmt *all = store_prepare(publishers->store,
-					  "SELECT id, name, user, salt, secret_hash, created "
-					  "FROM publishers ORDER BY name DESC");
+	sqlite3_stmt *all = store_prepare(
+		publishers->store,
+		"SELECT id, name, user, salt, secret_hash, created, " ROW_HOLDS(
+			ROW_MAC_PUBLISHERS) " FROM publishers NOT INDEXED ORDER BY name DESC");
 	int rc = SQLITE_ERROR, err = -EIO;
 
 	while (all && (rc = sqlite3_step(all)) == SQLITE_ROW) {
@@ -92,8 +105,14 @@ int publishers_open(struct publishers **out, struct store *store, uint32_t max, 
 	publishers->insert = store_prepare(
 		store, "INSERT INTO publishers (name, user, salt, secret_hash, created) "
 		       "VALUES (?, ?, ?, ?, ?)");
+	publishers->sign = store_prepare(store, "UPDATE publishers SET mac = " ROW_MAC_PUBLISHERS
+						" WHERE id = last_insert_rowid()");
+	/* one that was refused when it was loaded is in nobody's way */
+	publishers->clear = store_prepare(
+		store,
+		"DELETE FROM publishers WHERE name = ? AND NOT " ROW_HOLDS(ROW_MAC_PUBLISHERS));
 	publishers->remove = store_prepare(store, "DELETE FROM publishers WHERE id = ?");
-	if (publishers->insert && publishers->remove)
+	if (publishers->insert && publishers->sign && publishers->clear && publishers->remove)
 		err = load(publishers, why);
 	if (err) {
 		publishers_close(publishers);
@@ -174,14 +193,22 @@ static int insert_row(struct publishers *publishers, struct publisher *p)
 	sqlite3_stmt *stmt = publishers->insert;
 	int err;
 
+	sqlite3_bind_text(publishers->clear, 1, p->name, -1, SQLITE_TRANSIENT);
+	err = store_write(publishers->store, publishers->clear);
+	if (err)
+		return err;
 	sqlite3_bind_text(stmt, 1, p->name, -1, SQLITE_TRANSIENT);
 	sqlite3_bind_text(stmt, 2, p->user[0] ? p->user : NULL, -1, SQLITE_TRANSIENT);
 	sqlite3_bind_blob(stmt, 3, p->salt, sizeof(p->salt), SQLITE_TRANSIENT);
 	sqlite3_bind_blob(stmt, 4, p->hash, sizeof(p->hash), SQLITE_TRANSIENT);
 	sqlite3_bind_int64(stmt, 5, (int64_t)p->created_s);
 	err = store_write(publishers->store, stmt);
-	if (!err)
-		p->id = (uint64_t)store_last_row(publishers->store);
+	if (err)
+		return err;
+	p->id = (uint64_t)store_last_row(publishers->store);
+	err = store_write(publishers->store, publishers->sign);
+	if (err)
+		store_undo(publishers->store);
 	return err;
 }
 

@@ -13,6 +13,7 @@
 #include "control/engine/audit.h"
 #include "control/engine/marks.h"
 #include "control/engine/registrations.h"
+#include "control/engine/row_mac.h"
 #include "control/engine/store.h"
 #include "control/registry/registry.h"
 
@@ -237,12 +238,14 @@ struct recorded {
 static int read_recorded(struct rotation *rotation, struct recorded *recorded, char why[1024])
 {
 	sqlite3_stmt *read = store_prepare(rotation->engine->store,
-					   "SELECT generation, next, since FROM key_generation");
+					   "SELECT generation, next, since FROM key_generation "
+					   "WHERE " ROW_HOLDS(ROW_MAC_KEYS));
 	int generation = 0, next = 0;
 
 	rotation->write =
 		store_prepare(rotation->engine->store,
-			      "UPDATE key_generation SET generation = ?, next = ?, since = ?");
+			      "UPDATE key_generation SET generation = ?1, next = ?2, since = ?3, "
+			      "mac = row_mac('key_generation', ?1, ?2, ?3)");
 	if (read && sqlite3_step(read) == SQLITE_ROW) {
 		generation = sqlite3_column_int(read, 0);
 		next = sqlite3_column_int(read, 1);
@@ -251,8 +254,9 @@ static int read_recorded(struct rotation *rotation, struct recorded *recorded, c
 	sqlite3_reset(read);
 	if (!rotation->write || generation < 1 || generation > 255 || next < 0 || next > 255) {
 		snprintf(why, 1024,
-			 "the database says nothing of the key generation in force; put back a "
-			 "copy of it");
+			 "the database does not say which key generation is in force: its row is "
+			 "not "
+			 "there, or not as it was written; put back a copy of the database");
 		return -EPROTO;
 	}
 	*recorded = (struct recorded){(uint8_t)generation, (uint8_t)next};

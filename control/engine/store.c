@@ -11,56 +11,11 @@
 #include <sys/stat.h>
 
 #include "common/log.h"
-#include "common/wire/handle.h"
+#include "control/engine/store_schema.h"
 
-#define STORE_SCHEMA	     4
-#define STORE_STATEMENTS_MAX 64
+#define STORE_STATEMENTS_MAX 96
 #define STORE_LAZY_MS	     100
 #define STORE_PATIENCE_MS    2000 /* somebody may read it with sqlite3(1) */
-
-/*
- * What came with the third schema. Rows of `vouched` are numbered by us in the order they came, so
- * that a batch is a run of rows at the table's end: an index by id or address would make each row
- * of an import a write at a place of its own (control/engine/places.h has that index in memory).
- * `vouched_open` names what the registry region may not have yet: looked at again after a crash.
- */
-#define VOUCHED_SQL                                                                                \
-	"CREATE TABLE vouched (row INTEGER PRIMARY KEY, id INTEGER NOT NULL, user TEXT NOT NULL, " \
-	"  generation INTEGER NOT NULL, address BLOB NOT NULL, port INTEGER NOT NULL, "            \
-	"  since INTEGER NOT NULL);"                                                               \
-	"CREATE TABLE vouched_batch (batch INTEGER PRIMARY KEY AUTOINCREMENT, "                    \
-	"  first INTEGER NOT NULL, last INTEGER NOT NULL);"                                        \
-	"CREATE TABLE vouched_open (work INTEGER PRIMARY KEY, first INTEGER NOT NULL, "            \
-	"  last INTEGER NOT NULL, id INTEGER NOT NULL);"                                           \
-	"CREATE TABLE vouched_state (region INTEGER NOT NULL, rules BLOB NOT NULL);"               \
-	"CREATE INDEX users_revoked ON users (generation) WHERE generation > 1;"
-
-/* What came with the fourth schema. next: of a rotation under way, or 0; since: Unix time. */
-#define KEYS_SQL                                                                            \
-	"CREATE TABLE key_generation (generation INTEGER NOT NULL, next INTEGER NOT NULL, " \
-	"  since INTEGER NOT NULL);"                                                        \
-	"INSERT INTO key_generation VALUES (1, 0, 0);"
-
-static const char schema_sql[] =
-	"BEGIN IMMEDIATE;"
-	"CREATE TABLE users (handle BLOB PRIMARY KEY CHECK (length(handle) = 16), "
-	"  name TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL) WITHOUT ROWID;"
-	/* AUTOINCREMENT: a number is never given twice, sessions remember it across restarts */
-	"CREATE TABLE publishers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, "
-	"  user TEXT, salt BLOB NOT NULL, secret_hash BLOB NOT NULL, created INTEGER NOT NULL);"
-	"CREATE TABLE audit (row INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, "
-	"  event TEXT NOT NULL, victim BLOB, foreigner BLOB, source TEXT, count INTEGER, "
-	"  user TEXT, connection TEXT, uid INTEGER, detail TEXT);"
-	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4;"
-	"COMMIT;";
-
-/* The first schema did not say whose it was. With its owner in one transaction: half way, it would
- * be taken for another's. */
-static const char upgrade_1_sql[] =
-	"CREATE TABLE owner (id BLOB NOT NULL);" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4;";
-static const char upgrade_2_sql[] =
-	"BEGIN IMMEDIATE;" VOUCHED_SQL KEYS_SQL "PRAGMA user_version = 4; COMMIT;";
-static const char upgrade_3_sql[] = "BEGIN IMMEDIATE;" KEYS_SQL "PRAGMA user_version = 4; COMMIT;";
 
 struct waiter {
 	STAILQ_ENTRY(waiter) entry;
@@ -264,156 +219,8 @@ const char *store_why(const struct store *store)
 	return store->why;
 }
 
-/* First column of the first row as text into `text`. */
-static int query_text(sqlite3 *db, const char *sql, char *text, size_t len)
-{
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, NULL);
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(stmt);
-	if (rc == SQLITE_ROW)
-		snprintf(text, len, "%s", (const char *)sqlite3_column_text(stmt, 0));
-	sqlite3_finalize(stmt);
-	return rc == SQLITE_ROW ? SQLITE_OK : rc;
-}
-
-static int refuse_damaged(const char *path, const char *found, char why[1024])
-{
-	snprintf(
-		why, 1024,
-		"the database %s is damaged (%s). It holds the users' generations, the publishers "
-		"and the audit. Put back a copy of it, or move it, its -wal and -shm files and the "
-		"file keys beside it away and start anew: then every token is void, and publishers "
-		"must be added again",
-		path, found);
-	return -EPROTO;
-}
-
-static int refuse_lost(const char *path, const char *found, char why[1024])
-{
-	snprintf(
-		why, 1024,
-		"the database %s %s. It knew who was revoked: without it revoked tokens would hold "
-		"again. Put back a copy of it; or stop both daemons, move the file keys beside it "
-		"away too, delete the two files in region_dir and start anew: then every token is "
-		"void, and publishers must be added again",
-		path, found);
-	return -ENOTRECOVERABLE;
-}
-
-static int run_sql(sqlite3 *db, const char *sql, const char *path, char why[1024])
-{
-	if (sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK)
-		return 0;
-	snprintf(why, 1024, "cannot write the database %s: %s; check room and rights", path,
-		 sqlite3_errmsg(db));
-	if (!sqlite3_get_autocommit(db))
-		sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-	return -EIO;
-}
-
-/* And whatever comes before it, at once with it. */
-static int write_owner(struct store *store, const char *before, const struct store_owner *owner,
-		       const char *path, char why[1024])
-{
-	char sql[2048], id[2 * STORE_ID_LEN + 1];
-	int err;
-
-	fan_hex(id, owner->id, STORE_ID_LEN);
-	snprintf(sql, sizeof(sql),
-		 "BEGIN IMMEDIATE; %s DELETE FROM owner; INSERT INTO owner VALUES (x'%s'); COMMIT;",
-		 before, id);
-	err = run_sql(store->db, sql, path, why);
-	if (!err)
-		checkpoint(store);
-	return err;
-}
-
-static int check_owner(struct store *store, const struct store_owner *owner, const char *path,
-		       char why[1024])
-{
-	char found[2 * STORE_ID_LEN + 2] = "", id[2 * STORE_ID_LEN + 1];
-
-	fan_hex(id, owner->id, STORE_ID_LEN);
-	query_text(store->db, "SELECT lower(hex(id)) FROM owner", found, sizeof(found));
-	if (strcmp(found, id) == 0)
-		return 0;
-	if (owner->fresh) /* of keys that are gone: no token of theirs holds any more */
-		return write_owner(store, "", owner, path, why);
-	return refuse_lost(path, "belongs to other keys than those beside it", why);
-}
-
-static int check_schema(struct store *store, const struct store_owner *owner, const char *path,
-			char why[1024])
-{
-	char version[16] = "", tables[16] = "";
-	sqlite3 *db = store->db;
-	int err = 0;
-
-	if (query_text(db, "PRAGMA user_version", version, sizeof(version)) ||
-	    query_text(db, "SELECT count(*) FROM sqlite_schema", tables, sizeof(tables)))
-		return refuse_damaged(path, sqlite3_errmsg(db), why);
-	if (atoi(version) == STORE_SCHEMA)
-		return check_owner(store, owner, path, why);
-	if (atoi(version) == 0 && atoi(tables) == 0) {
-		if (!owner->fresh)
-			return refuse_lost(path, "is empty, though the keys beside it are there",
-					   why);
-		err = run_sql(db, schema_sql, path, why);
-		return err ? err : write_owner(store, "", owner, path, why);
-	}
-	if (atoi(version) == 1)
-		return write_owner(store, upgrade_1_sql, owner, path, why);
-	if (atoi(version) == 2 || atoi(version) == 3) {
-		err = check_owner(store, owner, path, why);
-		return err ? err
-			   : run_sql(db, atoi(version) == 2 ? upgrade_2_sql : upgrade_3_sql, path,
-				     why);
-	}
-	snprintf(why, 1024,
-		 "the database %s has schema %s, this fanwired reads schema %d: run the version "
-		 "that wrote it, or put back a copy of an older one",
-		 path, version, STORE_SCHEMA);
-	return -EPROTO;
-}
-
-/*
- * Each table but one: a look at each of millions of vouched rows would be most of a restart. They
- * are read and judged one by one when they are loaded.
- */
-static const char *const checks[] = {
-	"PRAGMA quick_check(users)",
-	"PRAGMA quick_check(publishers)",
-	"PRAGMA quick_check(audit)",
-	"PRAGMA quick_check(owner)",
-	"PRAGMA quick_check(vouched_batch)",
-	"PRAGMA quick_check(vouched_open)",
-	"PRAGMA quick_check(vouched_state)",
-	"PRAGMA quick_check(key_generation)",
-	NULL,
-};
-/* A database of an older schema, or of nothing yet. */
-static const char *const check_all[] = {"PRAGMA quick_check(1)", NULL};
-
-static int check_tables(sqlite3 *db, const char *path, char why[1024])
-{
-	char found[256] = "", version[16] = "";
-	const char *const *check;
-
-	if (query_text(db, "PRAGMA user_version", version, sizeof(version)))
-		return refuse_damaged(path, sqlite3_errmsg(db), why);
-	check = atoi(version) == STORE_SCHEMA ? checks : check_all;
-	for (; *check; check++) {
-		if (query_text(db, *check, found, sizeof(found)))
-			return refuse_damaged(path, sqlite3_errmsg(db), why);
-		if (strcmp(found, "ok") != 0)
-			return refuse_damaged(path, found, why);
-	}
-	return 0;
-}
-
-static int open_database(struct store *store, const char *path, char why[1024])
+static int open_database(struct store *store, const char *path, const struct store_owner *owner,
+			 char why[1024])
 {
 	int rc = sqlite3_open_v2(path, &store->db,
 				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
@@ -427,8 +234,10 @@ static int open_database(struct store *store, const char *path, char why[1024])
 				  "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 				  "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
 				  NULL, NULL, NULL);
+	if (rc == SQLITE_OK)
+		rc = row_mac_register(store->db, owner->row_key);
 	if ((rc & 0xff) == SQLITE_NOTADB || (rc & 0xff) == SQLITE_CORRUPT)
-		return refuse_damaged(path, sqlite3_errmsg(store->db), why);
+		return schema_refuse_damaged(path, sqlite3_errmsg(store->db), why);
 	if (rc != SQLITE_OK) {
 		snprintf(why, 1024, "cannot open the database %s: %s; check room and rights", path,
 			 store->db ? sqlite3_errmsg(store->db) : "out of memory");
@@ -445,7 +254,7 @@ static int check_there(const struct store_owner *owner, const char *path, char w
 	if (owner->fresh)
 		return 0;
 	if (stat(path, &st) && errno == ENOENT)
-		return refuse_lost(path, "is not there, though the keys beside it are", why);
+		return schema_refuse_lost(path, "is not there, though the keys beside it are", why);
 	return 0;
 }
 
@@ -462,11 +271,15 @@ int store_open(struct store **out, struct event_base *base, const char *path,
 	if (store->commit)
 		err = check_there(owner, path, why);
 	if (!err)
-		err = open_database(store, path, why);
+		err = open_database(store, path, owner, why);
 	if (!err)
-		err = check_tables(store->db, path, why);
+		err = schema_check_tables(store->db, path, why);
 	if (!err)
-		err = check_schema(store, owner, path, why);
+		err = schema_take(store->db, owner, path, why);
+	if (err > 0) { /* it was written */
+		checkpoint(store);
+		err = 0;
+	}
 	if (!err && chmod(path, 0600)) {
 		err = -errno;
 		snprintf(why, 1024, "cannot set the mode of %s: %s", path, strerror(-err));

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "control/engine/row_mac.h"
+
 struct event_base;
 struct sqlite3;
 struct sqlite3_stmt;
@@ -21,6 +23,7 @@ struct store;
 #define STORE_ID_LEN 16
 struct store_owner {
 	uint8_t id[STORE_ID_LEN];
+	uint8_t row_key[ROW_MAC_KEY_LEN];
 	bool fresh; /* the keys were just made: then the database may be missing, or be another's */
 };
 

@@ -10,11 +10,17 @@
 
 #include "common/log.h"
 #include "common/plant.h"
+#include "control/engine/row_mac.h"
 #include "control/engine/store.h"
 
 #define CACHED_MAX    65536 /* idle ones, about: looked up again when they are asked for */
 #define EVICT_LOOKS   4	    /* rows looked at for each that is to go */
 #define EVICT_LOOKS_1 1024  /* and these at least */
+
+#define COLUMNS "handle, name, generation, " ROW_HOLDS(ROW_MAC_USERS)
+#define INSERT                                               \
+	"INSERT INTO users (handle, name, generation, mac) " \
+	"VALUES (?1, ?2, ?3, row_mac('users', ?1, ?2, ?3)) "
 
 struct users {
 	struct store *store;
@@ -117,6 +123,8 @@ static void trim_cache(struct users *users)
 	users->trim_at = users->cached + CACHED_MAX;
 }
 
+/* Of COLUMNS. A row that is not as it was written is nobody's: its generation may be another one.
+ */
 static int load_row(struct users *users, sqlite3_stmt *stmt, struct user **user)
 {
 	const uint8_t *handle = sqlite3_column_blob(stmt, 0);
@@ -125,7 +133,8 @@ static int load_row(struct users *users, sqlite3_stmt *stmt, struct user **user)
 	int64_t generation = sqlite3_column_int64(stmt, 2);
 	uint8_t expected[FAN_HANDLE_LEN];
 
-	if (!name || sqlite3_column_bytes(stmt, 0) != FAN_HANDLE_LEN || generation < 1 ||
+	if (!sqlite3_column_int(stmt, 3) || !name ||
+	    sqlite3_column_bytes(stmt, 0) != FAN_HANDLE_LEN || generation < 1 ||
 	    generation > UINT32_MAX || fan_handle(expected, name, (size_t)name_len) ||
 	    memcmp(expected, handle, FAN_HANDLE_LEN) != 0)
 		return -EPROTO;
@@ -163,16 +172,36 @@ static void count_again(struct users *users)
 		count_rows(users);
 }
 
-/* Those who were revoked stay in memory: nobody has to ask the database whose token still holds. */
+/* Names a row as far as it can be read. */
+static void name_row(sqlite3_stmt *stmt, char text[96])
+{
+	const uint8_t *handle = sqlite3_column_blob(stmt, 0);
+	const char *name = (const char *)sqlite3_column_text(stmt, 1);
+	char hex[2 * FAN_HANDLE_LEN + 1] = "?";
+
+	if (handle && sqlite3_column_bytes(stmt, 0) == FAN_HANDLE_LEN)
+		fan_hex(hex, handle, FAN_HANDLE_LEN);
+	snprintf(text, 96, "%.48s, handle %s", name ? name : "?", hex);
+}
+
+/*
+ * Those who were revoked stay in memory: nobody has to ask the database whose token still holds.
+ * All rows are looked at, and not the index of the revoked: one that a flipped bit took out of it
+ * would have a token that holds again.
+ */
 static int load_revoked(struct users *users, char why[1024])
 {
-	sqlite3_stmt *revoked = store_prepare(users->store, "SELECT handle, name, generation "
-							    "FROM users WHERE generation > 1");
+	sqlite3_stmt *revoked =
+		store_prepare(users->store, "SELECT " COLUMNS " FROM users NOT INDEXED WHERE "
+					    "generation > 1 OR NOT " ROW_HOLDS(ROW_MAC_USERS));
 	int rc = SQLITE_ERROR, err = -EIO;
 	struct user *user;
+	char which[96] = "";
 
 	while (revoked && (rc = sqlite3_step(revoked)) == SQLITE_ROW) {
 		err = load_row(users, revoked, &user);
+		if (err == -EPROTO)
+			name_row(revoked, which);
 		if (err)
 			break;
 	}
@@ -182,10 +211,12 @@ static int load_revoked(struct users *users, char why[1024])
 		sqlite3_reset(revoked);
 	if (err)
 		snprintf(why, 1024,
-			 "the table users of the database cannot be read (%s): put back a copy of "
-			 "the "
-			 "database, or move it away and start anew",
-			 strerror(-err));
+			 "the table users of the database cannot be read: %s%s. It says who was "
+			 "revoked: put back a copy of the database; or stop both daemons, move it "
+			 "and the file keys beside it away, delete the two files in region_dir "
+			 "and start anew: then every token is void",
+			 which[0] ? "a row is not as it was written: user " : strerror(-err),
+			 which);
 	users->trim_at = users->cached + CACHED_MAX;
 	return err;
 }
@@ -195,15 +226,12 @@ static bool prepare(struct users *users)
 	struct store *store = users->store;
 
 	/* there already where its deletion was rolled back after we had forgotten the user */
-	users->insert = store_prepare(
-		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
-		       "ON CONFLICT (handle) DO NOTHING");
-	users->revoke = store_prepare(
-		store, "INSERT INTO users (handle, name, generation) VALUES (?, ?, ?) "
-		       "ON CONFLICT (handle) DO UPDATE SET generation = excluded.generation");
+	users->insert = store_prepare(store, INSERT "ON CONFLICT (handle) DO NOTHING");
+	users->revoke = store_prepare(store, INSERT
+				      "ON CONFLICT (handle) DO UPDATE SET name = excluded.name, "
+				      "generation = excluded.generation, mac = excluded.mac");
 	users->remove = store_prepare(store, "DELETE FROM users WHERE handle = ?");
-	users->find = store_prepare(store, "SELECT handle, name, generation FROM users "
-					   "WHERE handle = ?");
+	users->find = store_prepare(store, "SELECT " COLUMNS " FROM users WHERE handle = ?");
 	users->from = store_prepare(store, "SELECT handle FROM users WHERE handle >= ? "
 					   "AND generation = 1 ORDER BY handle LIMIT ?");
 	users->count = store_prepare(store, "SELECT count(*) FROM users");
@@ -263,6 +291,7 @@ static struct user *find_cached(const struct users *users, const uint8_t handle[
 /* From the database into the cache. -ENOENT: not there either. */
 static int look_up(struct users *users, const uint8_t handle[FAN_HANDLE_LEN], struct user **user)
 {
+	char which[96] = "";
 	int rc, err = -EIO;
 
 	trim_cache(users);
@@ -272,12 +301,14 @@ static int look_up(struct users *users, const uint8_t handle[FAN_HANDLE_LEN], st
 		err = load_row(users, users->find, user);
 	else if (rc == SQLITE_DONE)
 		err = -ENOENT;
+	if (err == -EPROTO)
+		name_row(users->find, which);
 	sqlite3_reset(users->find);
 	if (err && err != -ENOENT)
 		fan_log(FAN_LOG_ERROR, "database",
-			"a row of the table users cannot be read (%s): put back a copy of the "
-			"database",
-			strerror(-err));
+			"a row of the table users is refused (%s%s), and with it its user: put "
+			"back a copy of the database",
+			which[0] ? "not as it was written: " : strerror(-err), which);
 	return err;
 }
 

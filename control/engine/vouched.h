@@ -50,11 +50,12 @@ typedef void (*vouched_done)(void *arg, const struct vouched_answer *answer);
 /* Lines as vouch_line.h reads them, all or none. The body is the caller's until `done`. */
 void vouched_import(struct vouched *vouched, char *body, size_t len, uint32_t uid,
 		    vouched_done done, void *arg);
-/* Which to remove: one of the three. */
+/* Which to remove: one of the four. */
 struct vouched_selection {
 	uint64_t id;	  /* or 0 */
 	const char *user; /* or NULL */
 	uint64_t batch;	  /* or 0 */
+	uint64_t row;	  /* or 0; also one that is damaged */
 };
 void vouched_remove(struct vouched *vouched, const struct vouched_selection *selection,
 		    uint32_t uid, vouched_done done, void *arg);

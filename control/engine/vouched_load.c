@@ -17,8 +17,9 @@
 #include "control/engine/users.h"
 #include "control/engine/vouched_private.h"
 
-#define SLICE_ROWS 1024 /* between two looks at everything else: some milliseconds */
-#define WAIT_MS	   5	/* for the dataplane to let go of something */
+#define SLICE_ROWS   1024 /* between two looks at everything else: some milliseconds */
+#define WAIT_MS	     5	  /* for the dataplane to let go of something */
+#define DAMAGED_TOLD 100  /* rows; of more there is no use to read */
 
 static uint64_t region_epoch(const struct vouched *v)
 {
@@ -51,17 +52,37 @@ static void load_fail(struct vouched *v, int err)
 	fan_log(FAN_LOG_ERROR, "vouched", "%s", v->load_failed);
 }
 
-/* The others are served; and each start tells of it, until it is put right. */
+/* The others are served; and each start tells of them, until it is put right. */
 static void tell_damaged(struct vouched *v, uint64_t row)
 {
-	if (v->load_failed[0])
-		return;
+	if (!v->damaged++)
+		v->first_damaged = row;
+	if (v->damaged <= DAMAGED_TOLD)
+		fan_log(FAN_LOG_ERROR, "vouched",
+			"row %" PRIu64
+			" of the table vouched is not as it was written, and not served",
+			row);
 	snprintf(v->load_failed, sizeof(v->load_failed),
-		 "row %" PRIu64
-		 " of the table vouched cannot be read, and maybe others: put back a "
-		 "copy of the database; all that can be read is served",
-		 row);
-	fan_log(FAN_LOG_ERROR, "vouched", "%s", v->load_failed);
+		 "%" PRIu64
+		 " of the rows of the table vouched are not as they were written, and not "
+		 "served; the first is row %" PRIu64
+		 ", the log names more: put back a copy of the database, or remove "
+		 "each: fanwirectl vouched remove --row %" PRIu64 "; all others are served",
+		 v->damaged, v->first_damaged, v->first_damaged);
+}
+
+void vouched_damaged_removed(struct vouched *v, unsigned cnt)
+{
+	uint8_t rules[FAN_HANDLE_LEN];
+
+	if (!cnt || !v->damaged)
+		return;
+	v->damaged -= cnt < v->damaged ? cnt : v->damaged;
+	if (v->damaged || v->loading)
+		return;
+	v->load_failed[0] = '\0';
+	vouched_rules(v->engine->config, rules);
+	rows_state_write(&v->rows, region_epoch(v), rules);
 }
 
 static void load_end(struct vouched *v)
@@ -167,6 +188,8 @@ static int load_begin(struct vouched *v)
 	struct timeval at_once = {0};
 
 	v->loading = true;
+	v->damaged = 0; /* looked for anew */
+	v->load_failed[0] = '\0';
 	v->to_load = rows_count(&v->rows);
 	if (!v->to_load) {
 		load_end(v);
@@ -294,7 +317,11 @@ static int mend(struct vouched *v)
 {
 	struct mending m = {.v = v};
 	int err = rows_open_each(&v->rows, on_open_row, &m);
+	struct registry_connection c;
+	uint32_t cursor = 0;
 
+	if (err == -EPROTO && !registry_vouched_next(v->engine->registry, &cursor, &c))
+		err = 0; /* a new region: nothing in it is to be made up for */
 	if (err)
 		return err;
 	if (!v->work.left) {
@@ -354,7 +381,14 @@ int vouched_load_open(struct vouched *v, char why[1024])
 		rows_state_write(&v->rows, region, rules);
 		store_flush(v->engine->store);
 	}
-	if (err)
+	if (err == -EPROTO)
+		snprintf(
+			why, 1024,
+			"a row of the table vouched_open is not as it was written: it says what "
+			"the "
+			"last run had begun. Put back a copy of the database; or stop both daemons "
+			"and delete the two files in region_dir: the table is filled anew");
+	else if (err)
 		snprintf(
 			why, 1024,
 			"the table vouched of the database cannot be read (%s): put back a copy of "

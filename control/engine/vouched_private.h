@@ -72,8 +72,8 @@ struct vouched_rows {
 	struct store *store;
 	uint8_t id_key[crypto_shorthash_KEYBYTES]; /* of ids that a line does not give */
 	struct sqlite3_stmt *insert, *move, *remove, *remove_run, *read, *run, *max, *count;
-	struct sqlite3_stmt *batch_add, *batch_find, *batch_remove;
-	struct sqlite3_stmt *open_add, *open_list, *open_clear;
+	struct sqlite3_stmt *batch_add, *batch_sign, *batch_find, *batch_remove;
+	struct sqlite3_stmt *open_add, *open_sign, *open_list, *open_clear;
 	struct sqlite3_stmt *state_read, *state_clear, *state_write;
 };
 
@@ -94,7 +94,8 @@ struct vouched {
 	struct event *on_load;
 	bool loading;
 	uint64_t load_row, loaded, to_load;
-	char load_failed[400]; /* "": it did not */
+	uint64_t damaged, first_damaged; /* rows that are not as they were written */
+	char load_failed[400];		 /* "": it did not */
 };
 
 /* ---- vouched.c ---- */
@@ -169,6 +170,8 @@ bool vouched_judge_all(struct judging *j);
 /* ---- vouched_load.c ---- */
 int vouched_load_open(struct vouched *v, char why[1024]);
 void vouched_load_close(struct vouched *v);
+/* So many damaged rows were removed. */
+void vouched_damaged_removed(struct vouched *v, unsigned cnt);
 
 /* ---- vouched_rows.c: 0 or the store's -errno ---- */
 bool rows_prepare(struct vouched_rows *rows, struct store *store);
@@ -179,24 +182,24 @@ int rows_move(struct vouched_rows *rows, const struct vouch *item);
 int rows_remove(struct vouched_rows *rows, uint64_t row);
 int rows_remove_run(struct vouched_rows *rows, uint64_t first, uint64_t last);
 /*
- * A row into *item (its user's name into `name`). 1: it is there; 0: not; -EPROTO: it makes no
- * sense.
+ * A row into *item (its user's name into `name`). 1: it is there; 0: not; -EPROTO: it is not as it
+ * was written.
  */
 int rows_read(struct vouched_rows *rows, uint64_t row, struct vouch *item,
 	      char name[FAN_NAME_MAX + 1]);
 /*
  * The next up to max rows after `after` and up to `last`, names in `names`; how many, or -errno.
- * One that makes no sense has its number and no user.
+ * One that is not as it was written has its number and no user.
  */
 int rows_run(struct vouched_rows *rows, uint64_t after, uint64_t last, struct vouch *items,
 	     char (*names)[FAN_NAME_MAX + 1], unsigned max);
 int rows_batch_add(struct vouched_rows *rows, uint64_t first, uint64_t last, uint64_t *batch);
-/* 1: there is such a batch. */
+/* 1: there is such a batch; -EPROTO: it is not as it was written. */
 int rows_batch_find(struct vouched_rows *rows, uint64_t batch, uint64_t *first, uint64_t *last);
 int rows_batch_remove(struct vouched_rows *rows, uint64_t batch);
 /* Rows first..last, or the one row of `id`: the region may not be as they say yet. */
 int rows_open_add(struct vouched_rows *rows, uint64_t first, uint64_t last, uint64_t id);
-/* Calls `each` for all of these. */
+/* Calls `each` for all of these, in their order. -EPROTO: one is not as it was written. */
 typedef int (*rows_on_open)(void *arg, uint64_t first, uint64_t last, uint64_t id);
 int rows_open_each(struct vouched_rows *rows, rows_on_open each, void *arg);
 /* The region is as they say: with the next commit. */

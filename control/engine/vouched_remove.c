@@ -18,6 +18,7 @@ struct removal {
 	struct registry_connection *connections; /* in the region */
 	uint64_t *rows; /* each one's, also of those that are not in the region */
 	unsigned cnt, region_cnt;
+	unsigned damaged; /* of the rows: not as they were written */
 };
 
 static void remove_add(struct vouched *v, struct removal *removal, uint64_t id, uint64_t row)
@@ -31,6 +32,33 @@ static void remove_add(struct vouched *v, struct removal *removal, uint64_t id, 
 	}
 	if (row)
 		removal->rows[removal->cnt++] = row;
+}
+
+/* Nothing but its number is to be believed: who is in the region from it is found by that. */
+static void remove_damaged(struct vouched *v, struct removal *removal, uint64_t row)
+{
+	struct registry_connection c;
+	uint32_t cursor = 0;
+
+	removal->damaged++;
+	while (registry_vouched_next(v->engine->registry, &cursor, &c))
+		if (c.state == FAN_CONNECTION_ACTIVE && vouched_row(&c) == row) {
+			remove_add(v, removal, c.id, row);
+			return;
+		}
+	removal->rows[removal->cnt++] = row;
+}
+
+static void select_row(struct vouched *v, struct removal *removal, uint64_t row)
+{
+	char name[FAN_NAME_MAX + 1];
+	struct vouch item;
+	int found = rows_read(&v->rows, row, &item, name);
+
+	if (found > 0)
+		remove_add(v, removal, item.id, row);
+	else if (found == -EPROTO)
+		remove_damaged(v, removal, row);
 }
 
 static void select_user(struct vouched *v, struct removal *removal, const char *user, bool *more)
@@ -53,14 +81,16 @@ static int select_batch(struct vouched *v, struct removal *removal, uint64_t bat
 	struct vouch *items = calloc(REMOVE_AT_ONCE, sizeof(*items));
 	char(*names)[FAN_NAME_MAX + 1] = calloc(REMOVE_AT_ONCE, sizeof(*names));
 	uint64_t first, last;
-	int cnt = -ENOMEM;
+	int cnt = items && names ? rows_batch_find(&v->rows, batch, &first, &last) : -ENOMEM;
 
-	if (items && names && rows_batch_find(&v->rows, batch, &first, &last))
+	if (cnt > 0)
 		cnt = rows_run(&v->rows, first - 1, last, items, names, REMOVE_AT_ONCE);
-	else if (items && names)
-		cnt = 0;
-	for (int i = 0; i < cnt; i++)
-		remove_add(v, removal, items[i].id, items[i].row);
+	for (int i = 0; i < cnt; i++) {
+		if (items[i].user)
+			remove_add(v, removal, items[i].id, items[i].row);
+		else
+			remove_damaged(v, removal, items[i].row);
+	}
 	*more = cnt == REMOVE_AT_ONCE;
 	free(items);
 	free(names);
@@ -88,6 +118,8 @@ static int write_removal(struct vouched *v, const struct removal *removal,
 		snprintf(detail, sizeof(detail), "of a user");
 	else if (selection->batch)
 		snprintf(detail, sizeof(detail), "of batch %" PRIu64, selection->batch);
+	else if (selection->row)
+		snprintf(detail, sizeof(detail), "row %" PRIu64, selection->row);
 	for (unsigned i = 0; i < removal->cnt && !err; i++)
 		err = rows_remove(&v->rows, removal->rows[i]);
 	for (unsigned i = 0; i < removal->region_cnt && !err; i++) {
@@ -123,22 +155,33 @@ void vouched_remove_now(struct vouched *v, const struct vouched_selection *selec
 		err = select_batch(v, &removal, selection->batch, &answer.more);
 	else if (!err && selection->user)
 		select_user(v, &removal, selection->user, &answer.more);
+	else if (!err && selection->row)
+		select_row(v, &removal, selection->row);
 	else if (!err)
 		remove_add(v, &removal, selection->id, 0);
 	if (!err && removal.cnt)
 		err = write_removal(v, &removal, selection, uid, answer.more);
 	for (unsigned i = 0; i < removal.region_cnt && !err; i++)
 		vouched_end(v, &removal.connections[i]);
-	if (!err)
+	if (!err) {
 		vouched_close_open_rows(v);
+		vouched_damaged_removed(v, removal.damaged);
+	}
 	answer.removed = removal.cnt;
 	if (err) {
 		answer =
 			(struct vouched_answer){.status = err == -ENOSPC ? 507 : 500,
 						.error = err == -ENOSPC ? "disk_full" : "internal"};
-		snprintf(answer.message, sizeof(answer.message),
-			 "the database did not take the change: %.300s",
-			 store_why(v->engine->store));
+		if (err == -EPROTO)
+			snprintf(answer.message, sizeof(answer.message),
+				 "batch %" PRIu64
+				 " is not as it was written to the database: put back "
+				 "a copy of it, or remove its connections by user or id",
+				 selection->batch);
+		else
+			snprintf(answer.message, sizeof(answer.message),
+				 "the database did not take the change: %.300s",
+				 store_why(v->engine->store));
 	}
 	free(removal.connections);
 	free(removal.rows);

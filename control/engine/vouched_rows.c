@@ -4,10 +4,13 @@
 #include <sqlite3.h>
 #include <string.h>
 
+#include "control/engine/row_mac.h"
 #include "control/engine/store.h"
 #include "control/engine/vouched_private.h"
 
 #define COLUMNS "row, id, user, generation, address, port, since"
+#define READ	"SELECT " COLUMNS ", " ROW_HOLDS(ROW_MAC_VOUCHED) " FROM vouched "
+#define MAC	"row_mac('vouched', ?1, ?2, ?3, ?4, ?5, ?6, ?7)"
 
 bool rows_prepare(struct vouched_rows *r, struct store *store)
 {
@@ -15,25 +18,33 @@ bool rows_prepare(struct vouched_rows *r, struct store *store)
 		sqlite3_stmt **stmt;
 		const char *sql;
 	} all[] = {
-		{&r->insert, "INSERT INTO vouched (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?)"},
-		{&r->move, "UPDATE vouched SET generation = ?2, address = ?3, port = ?4, "
-			   "since = ?5 WHERE row = ?1"},
+		{&r->insert, "INSERT INTO vouched (" COLUMNS ", mac) "
+			     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, " MAC ")"},
+		{&r->move, "UPDATE vouched SET id = ?2, user = ?3, generation = ?4, "
+			   "address = ?5, port = ?6, since = ?7, mac = " MAC " WHERE row = ?1"},
 		{&r->remove, "DELETE FROM vouched WHERE row = ?"},
 		{&r->remove_run, "DELETE FROM vouched WHERE row BETWEEN ? AND ?"},
-		{&r->read, "SELECT " COLUMNS " FROM vouched WHERE row = ?"},
-		{&r->run, "SELECT " COLUMNS " FROM vouched WHERE row > ? AND row <= ? "
-			  "ORDER BY row LIMIT ?"},
+		{&r->read, READ "WHERE row = ?"},
+		{&r->run, READ "WHERE row > ? AND row <= ? ORDER BY row LIMIT ?"},
 		{&r->max, "SELECT max(row) FROM vouched"},
 		{&r->count, "SELECT count(*) FROM vouched"},
 		{&r->batch_add, "INSERT INTO vouched_batch (first, last) VALUES (?, ?)"},
-		{&r->batch_find, "SELECT first, last FROM vouched_batch WHERE batch = ?"},
+		{&r->batch_sign, "UPDATE vouched_batch SET mac = " ROW_MAC_BATCH
+				 " WHERE batch = last_insert_rowid()"},
+		{&r->batch_find, "SELECT first, last, " ROW_HOLDS(
+					 ROW_MAC_BATCH) " FROM vouched_batch WHERE batch = ?"},
 		{&r->batch_remove, "DELETE FROM vouched_batch WHERE batch = ?"},
 		{&r->open_add, "INSERT INTO vouched_open (first, last, id) VALUES (?, ?, ?)"},
-		{&r->open_list, "SELECT first, last, id FROM vouched_open ORDER BY work"},
+		{&r->open_sign,
+		 "UPDATE vouched_open SET mac = " ROW_MAC_OPEN " WHERE work = last_insert_rowid()"},
+		{&r->open_list, "SELECT first, last, id, " ROW_HOLDS(
+					ROW_MAC_OPEN) " FROM vouched_open ORDER BY work"},
 		{&r->open_clear, "DELETE FROM vouched_open"},
-		{&r->state_read, "SELECT region, rules FROM vouched_state"},
+		{&r->state_read, "SELECT region, rules FROM vouched_state "
+				 "WHERE " ROW_HOLDS(ROW_MAC_STATE)},
 		{&r->state_clear, "DELETE FROM vouched_state"},
-		{&r->state_write, "INSERT INTO vouched_state (region, rules) VALUES (?, ?)"},
+		{&r->state_write, "INSERT INTO vouched_state (region, rules, mac) "
+				  "VALUES (?1, ?2, row_mac('vouched_state', ?1, ?2))"},
 	};
 
 	r->store = store;
@@ -75,26 +86,26 @@ static void bind_address(sqlite3_stmt *stmt, int column, const struct message_ad
 		sqlite3_bind_blob(stmt, column, address->bytes, 16, SQLITE_STATIC);
 }
 
+static int write_row(struct vouched_rows *r, sqlite3_stmt *stmt, const struct vouch *item)
+{
+	sqlite3_bind_int64(stmt, 1, (int64_t)item->row);
+	sqlite3_bind_int64(stmt, 2, (int64_t)item->id);
+	sqlite3_bind_text(stmt, 3, item->user, item->user_len, SQLITE_STATIC);
+	sqlite3_bind_int64(stmt, 4, item->generation);
+	bind_address(stmt, 5, &item->address);
+	sqlite3_bind_int(stmt, 6, item->address.port);
+	sqlite3_bind_int64(stmt, 7, (int64_t)item->since_s);
+	return store_write(r->store, stmt);
+}
+
 int rows_insert(struct vouched_rows *r, const struct vouch *item)
 {
-	sqlite3_bind_int64(r->insert, 1, (int64_t)item->row);
-	sqlite3_bind_int64(r->insert, 2, (int64_t)item->id);
-	sqlite3_bind_text(r->insert, 3, item->user, item->user_len, SQLITE_STATIC);
-	sqlite3_bind_int64(r->insert, 4, item->generation);
-	bind_address(r->insert, 5, &item->address);
-	sqlite3_bind_int(r->insert, 6, item->address.port);
-	sqlite3_bind_int64(r->insert, 7, (int64_t)item->since_s);
-	return store_write(r->store, r->insert);
+	return write_row(r, r->insert, item);
 }
 
 int rows_move(struct vouched_rows *r, const struct vouch *item)
 {
-	sqlite3_bind_int64(r->move, 1, (int64_t)item->row);
-	sqlite3_bind_int64(r->move, 2, item->generation);
-	bind_address(r->move, 3, &item->address);
-	sqlite3_bind_int(r->move, 4, item->address.port);
-	sqlite3_bind_int64(r->move, 5, (int64_t)item->since_s);
-	return store_write(r->store, r->move);
+	return write_row(r, r->move, item);
 }
 
 int rows_remove(struct vouched_rows *r, uint64_t row)
@@ -125,7 +136,8 @@ static bool take_address(sqlite3_stmt *stmt, int column, struct message_address 
 	return true;
 }
 
-/* The file is ours, but a disk may have hurt it. */
+/* The file is ours, but a disk may have hurt it: of a row that is not as it was written its number
+ * alone counts, which is where it stands. */
 static int take_row(sqlite3_stmt *stmt, struct vouch *item, char name[FAN_NAME_MAX + 1])
 {
 	int64_t row = sqlite3_column_int64(stmt, 0), id = sqlite3_column_int64(stmt, 1);
@@ -137,9 +149,10 @@ static int take_row(sqlite3_stmt *stmt, struct vouch *item, char name[FAN_NAME_M
 			       .id = (uint64_t)id,
 			       .generation = (uint32_t)generation,
 			       .since_s = (uint64_t)sqlite3_column_int64(stmt, 6)};
-	if (row < 1 || row > ROW_MAX || id < 1 || item->id & ~FAN_CONNECTION_ID_MASK || !user ||
-	    user_len < 1 || user_len > FAN_NAME_MAX || generation < 1 || generation > UINT32_MAX ||
-	    port < 1 || port > UINT16_MAX || !take_address(stmt, 4, &item->address))
+	if (!sqlite3_column_int(stmt, 7) || row < 1 || row > ROW_MAX || id < 1 ||
+	    item->id & ~FAN_CONNECTION_ID_MASK || !user || user_len < 1 ||
+	    user_len > FAN_NAME_MAX || generation < 1 || generation > UINT32_MAX || port < 1 ||
+	    port > UINT16_MAX || !take_address(stmt, 4, &item->address))
 		return -EPROTO;
 	item->address.port = (uint16_t)port;
 	memcpy(name, user, (size_t)user_len);
@@ -175,10 +188,12 @@ int rows_run(struct vouched_rows *r, uint64_t after, uint64_t last, struct vouch
 	while ((rc = sqlite3_step(r->run)) == SQLITE_ROW && cnt < max) {
 		if (take_row(r->run, &items[cnt], names[cnt]) < 0)
 			items[cnt].user = NULL;
-		cnt++;
+		if (items[cnt].row <= after || items[cnt].row > last)
+			break; /* the pages are not in order: it would never end */
+		after = items[cnt++].row;
 	}
 	sqlite3_reset(r->run);
-	return rc == SQLITE_DONE || rc == SQLITE_ROW ? (int)cnt : -EIO;
+	return rc == SQLITE_DONE || (rc == SQLITE_ROW && cnt == max) ? (int)cnt : -EIO;
 }
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -191,7 +206,7 @@ int rows_batch_add(struct vouched_rows *r, uint64_t first, uint64_t last, uint64
 	sqlite3_bind_int64(r->batch_add, 2, (int64_t)last);
 	err = store_write(r->store, r->batch_add);
 	*batch = err ? 0 : (uint64_t)store_last_row(r->store);
-	return err;
+	return err ? err : store_write(r->store, r->batch_sign);
 }
 
 int rows_batch_find(struct vouched_rows *r, uint64_t batch, uint64_t *first, uint64_t *last)
@@ -202,7 +217,7 @@ int rows_batch_find(struct vouched_rows *r, uint64_t batch, uint64_t *first, uin
 	if (sqlite3_step(r->batch_find) == SQLITE_ROW) {
 		*first = (uint64_t)sqlite3_column_int64(r->batch_find, 0);
 		*last = (uint64_t)sqlite3_column_int64(r->batch_find, 1);
-		found = 1;
+		found = sqlite3_column_int(r->batch_find, 2) ? 1 : -EPROTO;
 	}
 	sqlite3_reset(r->batch_find);
 	return found;
@@ -218,10 +233,13 @@ int rows_batch_remove(struct vouched_rows *r, uint64_t batch)
 
 int rows_open_add(struct vouched_rows *r, uint64_t first, uint64_t last, uint64_t id)
 {
+	int err;
+
 	sqlite3_bind_int64(r->open_add, 1, (int64_t)first);
 	sqlite3_bind_int64(r->open_add, 2, (int64_t)last);
 	sqlite3_bind_int64(r->open_add, 3, (int64_t)id);
-	return store_write(r->store, r->open_add);
+	err = store_write(r->store, r->open_add);
+	return err ? err : store_write(r->store, r->open_sign);
 }
 
 int rows_open_each(struct vouched_rows *r, rows_on_open each, void *arg)
@@ -229,9 +247,11 @@ int rows_open_each(struct vouched_rows *r, rows_on_open each, void *arg)
 	int rc, err = 0;
 
 	while (!err && (rc = sqlite3_step(r->open_list)) == SQLITE_ROW)
-		err = each(arg, (uint64_t)sqlite3_column_int64(r->open_list, 0),
-			   (uint64_t)sqlite3_column_int64(r->open_list, 1),
-			   (uint64_t)sqlite3_column_int64(r->open_list, 2));
+		err = !sqlite3_column_int(r->open_list, 3)
+			      ? -EPROTO
+			      : each(arg, (uint64_t)sqlite3_column_int64(r->open_list, 0),
+				     (uint64_t)sqlite3_column_int64(r->open_list, 1),
+				     (uint64_t)sqlite3_column_int64(r->open_list, 2));
 	sqlite3_reset(r->open_list);
 	return err ? err : rc == SQLITE_DONE ? 0 : -EIO;
 }

@@ -275,20 +275,53 @@ def test_an_import_goes_on_where_fanwired_was_killed(site):
     assert total(site) == rows(site) == 60000
 
 
-def test_damaged_rows_are_told(site):
-    write = write_file(site, 3000)
-    site.ctl("import", write)
+def damage(instance, sql):
+    """To the database of an instance that is down, in front of a new table."""
     for program in ("fanwired", "dataplane"):
-        site.kill(program)
-    with sqlite3.connect(site.dir / "state/fanwire.db") as database:
-        database.execute("UPDATE vouched SET address = x'00' WHERE row = 2500")
-    (site.dir / "regions/registry").unlink()
+        instance.kill(program)
+    with sqlite3.connect(instance.dir / "state/fanwire.db") as database:
+        database.execute(sql)
+    (instance.dir / "regions/registry").unlink()
     for program in ("fanwired", "dataplane"):
-        site.start(program)
-    site.wait()
+        instance.start(program)
+    instance.wait()
+
+
+def doctor_says(instance):
+    return next(one for one in instance.get("/v1/doctor")["findings"] if one["check"] == "vouched connections")
+
+
+@pytest.mark.parametrize("change", ["address = x'00'", "address = x'0a000001'", "user = 'user-1'", "port = 5001", "generation = 2"])
+def test_a_row_that_a_disk_has_hurt_is_told_and_not_served(site, change):
+    """Also where what it says now is a registration like any other: it is nobody's, all others are served, and it can go."""
+    site.ctl("import", write_file(site, 3000))
+    damage(site, f"UPDATE vouched SET {change} WHERE row = 2500")
     assert wait_for(lambda: site.status()["vouched"]["state"] == "failed", 20)
-    finding = next(one for one in site.get("/v1/doctor")["findings"] if one["check"] == "vouched connections")
-    assert finding["state"] == "failed" and "row 2500 of the table vouched cannot be read" in finding["found"]
+    finding = doctor_says(site)
+    assert finding["state"] == "failed" and "the first is row 2500" in finding["found"]
     assert wait_for(lambda: total(site) == 2999, 20)
-    assert site.publisher().publish(f"user-{2499 // 3}", "x").sent == 2
-    assert add(site, line("alice", "10.9.0.1", 5000))["added"] == 1
+    publisher = site.publisher()
+    assert publisher.publish(f"user-{2499 // 3}", "x").sent == 2
+    assert publisher.publish("user-1", "x").sent == 3
+    assert "removed: 1" in site.ctl("vouched", "remove", "--row", 2500).stdout
+    assert (doctor_says(site)["state"], total(site), rows(site)) == ("ok", 2999, 2999)
+    assert add(site, line(f"user-{2499 // 3}", "10.0.9.195", 5000, 2500))["added"] == 1
+    reboot(site)
+    assert total(site) == 3000
+    assert publisher_sent(site, f"user-{2499 // 3}") == 3
+
+
+def publisher_sent(instance, user):
+    return instance.publisher().publish(user, "x").sent
+
+
+def test_a_revoked_user_never_comes_back_by_a_damaged_row(site):
+    """Its generation cannot be known any more: fanwired does not start, and says whose row it is."""
+    add(site, line("alice", "10.0.0.1", 5000))
+    assert site.api("POST", "/v1/revocations", {"user": "alice"})[0] == 200
+    site.kill("fanwired")
+    with sqlite3.connect(site.dir / "state/fanwire.db") as database:
+        database.execute("UPDATE users SET generation = 1")
+    site.start("fanwired")
+    assert wait_for(lambda: "a row is not as it was written: user alice" in site.logs(), 10)
+    assert wait_for(lambda: not site.alive(site.pid("fanwired")), 10)

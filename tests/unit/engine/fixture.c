@@ -128,6 +128,7 @@ void fixture_start(struct fixture *f)
 	snprintf(path, sizeof(path), "%s/keys", f->dir);
 	cr_assert_eq(keys_load(&e->keys, path, why), 0, "%s", why);
 	keys_id(&e->keys, owner.id);
+	keys_row_key(&e->keys, owner.row_key);
 	owner.fresh = e->keys.fresh;
 	if (owner.fresh)
 		cr_assert_eq(keys_save(&e->keys, path, why), 0, "%s", why);

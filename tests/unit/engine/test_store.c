@@ -220,10 +220,10 @@ Test(store, another_schema_is_refused)
 
 	make_database();
 	sqlite3_open(path, &db);
-	sqlite3_exec(db, "PRAGMA user_version = 5", NULL, NULL, NULL);
+	sqlite3_exec(db, "PRAGMA user_version = 6", NULL, NULL, NULL);
 	sqlite3_close(db);
 	cr_assert_eq(store_open(&store, f.base, path, &ours, why), -EPROTO);
-	cr_assert_not_null(strstr(why, "schema 5"), "%s", why);
+	cr_assert_not_null(strstr(why, "schema 6"), "%s", why);
 }
 
 Test(store, a_full_disk_refuses_the_turn_and_hurts_nothing_else)
@@ -308,47 +308,151 @@ Test(store, anothers_is_refused_and_taken_over_by_fresh_keys_alone)
 	cr_assert_eq(count_rows(), 200);
 }
 
-#define WITHOUT_VOUCHED                                                          \
-	"DROP TABLE vouched; DROP TABLE vouched_batch; DROP TABLE vouched_open;" \
-	"DROP TABLE vouched_state; DROP INDEX users_revoked; DROP TABLE key_generation;"
+/* ---- older schemas, word for word ------------------------------------------------------------ */
 
-Test(store, the_first_schema_is_taken_over)
+static const char *const old_sql[] = {
+	"PRAGMA journal_mode = WAL;"
+	"CREATE TABLE users (handle BLOB PRIMARY KEY CHECK (length(handle) = 16), "
+	"  name TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE publishers (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, "
+	"  user TEXT, salt BLOB NOT NULL, secret_hash BLOB NOT NULL, created INTEGER NOT NULL);"
+	"CREATE TABLE audit (row INTEGER PRIMARY KEY AUTOINCREMENT, time_ms INTEGER NOT NULL, "
+	"  event TEXT NOT NULL, victim BLOB, foreigner BLOB, source TEXT, count INTEGER, "
+	"  user TEXT, connection TEXT, uid INTEGER, detail TEXT);"
+	"INSERT INTO publishers VALUES (3, 'p', 'alice', zeroblob(16), zeroblob(32), 1);"
+	"INSERT INTO users VALUES (x'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'alice', 3);"
+	"INSERT INTO users VALUES (x'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb', 'bob', 1);",
+	"CREATE TABLE owner (id BLOB NOT NULL);"
+	"INSERT INTO owner VALUES (x'01000000000000000000000000000000');",
+	"CREATE TABLE vouched (row INTEGER PRIMARY KEY, id INTEGER NOT NULL, user TEXT NOT NULL, "
+	"  generation INTEGER NOT NULL, address BLOB NOT NULL, port INTEGER NOT NULL, "
+	"  since INTEGER NOT NULL);"
+	"CREATE TABLE vouched_batch (batch INTEGER PRIMARY KEY AUTOINCREMENT, "
+	"  first INTEGER NOT NULL, last INTEGER NOT NULL);"
+	"CREATE TABLE vouched_open (work INTEGER PRIMARY KEY, first INTEGER NOT NULL, "
+	"  last INTEGER NOT NULL, id INTEGER NOT NULL);"
+	"CREATE TABLE vouched_state (region INTEGER NOT NULL, rules BLOB NOT NULL);"
+	"CREATE INDEX users_revoked ON users (generation) WHERE generation > 1;"
+	"INSERT INTO vouched VALUES (1, 161, 'alice', 3, x'c6120101', 5000, 1700000000);"
+	"INSERT INTO vouched VALUES (2, 177, 'bob', 1, x'c6120102', 5000, 1700000000);"
+	"INSERT INTO vouched_batch VALUES (9, 1, 2);"
+	"INSERT INTO vouched_open VALUES (1, 1, 2, 0);"
+	"INSERT INTO vouched_state VALUES (5, zeroblob(16));",
+	"CREATE TABLE key_generation (generation INTEGER NOT NULL, next INTEGER NOT NULL, "
+	"  since INTEGER NOT NULL);"
+	"INSERT INTO key_generation VALUES (7, 8, 1700000000);",
+};
+
+static void old_database(unsigned version)
 {
-	struct store_owner later = {.id = {1}};
-	struct store *store;
+	char pragma[32];
 	sqlite3 *db;
 
-	make_database();
-	sqlite3_open(path, &db);
-	cr_assert_eq(sqlite3_exec(db, WITHOUT_VOUCHED "DROP TABLE owner; PRAGMA user_version = 1",
-				  NULL, NULL, NULL),
-		     SQLITE_OK);
+	cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+	for (unsigned i = 0; i < version; i++)
+		cr_assert_eq(sqlite3_exec(db, old_sql[i], NULL, NULL, NULL), SQLITE_OK, "%s",
+			     sqlite3_errmsg(db));
+	snprintf(pragma, sizeof(pragma), "PRAGMA user_version = %u", version);
+	cr_assert_eq(sqlite3_exec(db, pragma, NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(db);
-	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
-	store_close(store);
-	later.id[0] = 2;
-	cr_assert_eq(store_open(&store, f.base, path, &later, why), -ENOTRECOVERABLE);
-	cr_assert_eq(count_rows(), 200);
 }
 
-Test(store, the_second_schema_is_taken_over_by_its_owner)
+static int64_t number(struct store *store, const char *sql)
 {
-	struct store_owner later = {.id = {1}}, other = {.id = {2}};
-	struct store *store;
-	sqlite3 *db;
+	sqlite3_stmt *stmt = store_prepare(store, sql);
+	int64_t value;
 
-	make_database();
-	sqlite3_open(path, &db);
-	cr_assert_eq(sqlite3_exec(db, WITHOUT_VOUCHED "PRAGMA user_version = 2", NULL, NULL, NULL),
-		     SQLITE_OK);
-	sqlite3_close(db);
-	cr_assert_eq(store_open(&store, f.base, path, &other, why), -ENOTRECOVERABLE);
-	for (unsigned i = 0; i < 2; i++) {
-		cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
-		cr_assert_not_null(store_prepare(store, "SELECT * FROM vouched"));
-		store_close(store);
+	cr_assert_not_null(stmt, "%s", sql);
+	cr_assert_eq(sqlite3_step(stmt), SQLITE_ROW, "%s", sql);
+	value = sqlite3_column_int64(stmt, 0);
+	sqlite3_reset(stmt);
+	return value;
+}
+
+#define HOLD(table, mac) "SELECT count(*) FROM " table " WHERE " ROW_HOLDS(mac)
+
+/* All that was there still is, and each row holds. */
+static void check_upgraded(struct store *store, unsigned version)
+{
+	cr_assert_eq(number(store, "PRAGMA user_version"), 5);
+	cr_assert_eq(number(store, HOLD("users", ROW_MAC_USERS)), 2);
+	cr_assert_eq(number(store, "SELECT generation FROM users WHERE name = 'alice'"), 3);
+	cr_assert_eq(number(store, HOLD("publishers", ROW_MAC_PUBLISHERS)), 1);
+	cr_assert_eq(number(store, "SELECT id FROM publishers WHERE user = 'alice'"), 3);
+	cr_assert_eq(number(store, HOLD("vouched", ROW_MAC_VOUCHED)), version >= 3 ? 2 : 0);
+	cr_assert_eq(number(store, HOLD("vouched_batch", ROW_MAC_BATCH)), version >= 3);
+	cr_assert_eq(number(store, HOLD("vouched_open", ROW_MAC_OPEN)), version >= 3);
+	cr_assert_eq(number(store, HOLD("vouched_state", ROW_MAC_STATE)), version >= 3);
+	cr_assert_eq(number(store, HOLD("key_generation", ROW_MAC_KEYS)), 1);
+	cr_assert_eq(number(store, "SELECT generation FROM key_generation"), version == 4 ? 7 : 1);
+	if (version >= 3)
+		cr_assert_eq(number(store, "SELECT port FROM vouched WHERE user = 'bob'"), 5000);
+}
+
+Test(store, every_older_schema_is_upgraded_by_its_owner)
+{
+	struct store_owner later = {.id = {1}, .row_key = {5}}, other = {.id = {2}};
+
+	for (unsigned version = 1; version <= 4; version++) {
+		struct store *store;
+
+		old_database(version);
+		if (version > 1)
+			cr_assert_eq(store_open(&store, f.base, path, &other, why),
+				     -ENOTRECOVERABLE);
+		for (unsigned i = 0; i < 2; i++) {
+			cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%u: %s",
+				     version, why);
+			check_upgraded(store, version);
+			store_close(store);
+		}
+		cr_assert_eq(store_open(&store, f.base, path, &other, why), -ENOTRECOVERABLE);
+		remove_side_files();
+		cr_assert_eq(unlink(path), 0);
 	}
-	cr_assert_eq(count_rows(), 200);
+}
+
+/* Its rows were signed by a key that is gone. */
+Test(store, fresh_keys_sign_the_rows_that_they_take_over)
+{
+	struct store_owner later = {.id = {1}, .row_key = {5}};
+	struct store_owner fresh = {.id = {2}, .row_key = {6}, .fresh = true};
+	struct store *store;
+
+	old_database(4);
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+	store_close(store);
+	later.row_key[0] = 6;
+	cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+	cr_assert_eq(number(store, HOLD("users", ROW_MAC_USERS)), 0, "the key does not matter");
+	store_close(store);
+	cr_assert_eq(store_open(&store, f.base, path, &fresh, why), 0, "%s", why);
+	check_upgraded(store, 4);
+	store_close(store);
+}
+
+/* A flipped bit of the version does not have what is there signed as it is. */
+Test(store, a_version_that_lies_signs_nothing)
+{
+	struct store_owner later = {.id = {1}, .row_key = {5}};
+
+	for (unsigned lie = 0; lie <= 4; lie++) {
+		char sql[160];
+		struct store *store;
+		sqlite3 *db;
+
+		old_database(4);
+		cr_assert_eq(store_open(&store, f.base, path, &later, why), 0, "%s", why);
+		store_close(store);
+		sqlite3_open(path, &db);
+		snprintf(sql, sizeof(sql),
+			 "UPDATE users SET generation = 1; PRAGMA user_version = %u", lie);
+		cr_assert_eq(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+		sqlite3_close(db);
+		cr_assert_lt(store_open(&store, f.base, path, &later, why), 0);
+		remove_side_files();
+		cr_assert_eq(unlink(path), 0);
+	}
 }
 
 /* Commits in the -wal file: a frame that ends one tells the size of the database. */
@@ -379,13 +483,7 @@ Test(store, the_first_schema_is_taken_over_at_once)
 	struct store *store;
 	sqlite3 *reader;
 
-	make_database();
-	sqlite3_open(path, &reader);
-	cr_assert_eq(sqlite3_exec(reader,
-				  WITHOUT_VOUCHED "DROP TABLE owner; PRAGMA user_version = 1", NULL,
-				  NULL, NULL),
-		     SQLITE_OK);
-	sqlite3_close(reader);
+	old_database(1);
 	sqlite3_open(path, &reader); /* keeps what is written in the -wal file */
 	cr_assert_eq(
 		sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM publishers", NULL, NULL, NULL),

@@ -155,18 +155,35 @@ Test(users, are_looked_up_when_they_are_asked_for)
 	cr_assert_eq(users_generation(f.engine.users, handle), 2);
 }
 
-Test(users, a_row_that_lies_about_its_handle_is_refused)
+static void write_sql(const char *sql)
+{
+	cr_assert_eq(store_write(f.engine.store, store_prepare(f.engine.store, sql)), 0);
+	store_flush(f.engine.store);
+}
+
+Test(users, a_row_that_is_not_as_it_was_written_is_refused)
 {
 	struct user *user = NULL;
-	struct sqlite3_stmt *forge;
+	struct users *again = NULL;
+	uint32_t generation;
+	char why[1024];
 
 	get("alice");
+	cr_assert_eq(users_revoke(f.engine.users, get("bob"), on_revoked, &generation), 0);
 	store_flush(f.engine.store);
-	forge = store_prepare(f.engine.store, "UPDATE users SET name = 'mallory'");
-	cr_assert_eq(store_write(f.engine.store, forge), 0);
-	restart();
+	restart(); /* of alice there is a row alone */
+	write_sql("UPDATE users SET name = 'mallory' WHERE name = 'alice'");
 	cr_assert_lt(users_get(f.engine.users, "alice", 5, &user), 0);
 	cr_assert_null(user);
+	cr_assert_eq(users_open(&again, f.engine.store, 64, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "mallory"), "%s", why);
+	write_sql("UPDATE users SET name = 'alice' WHERE name = 'mallory'");
+	write_sql("UPDATE users SET generation = 1 WHERE name = 'bob'");
+	cr_assert_eq(users_open(&again, f.engine.store, 64, why), -EPROTO);
+	cr_assert_not_null(strstr(why, "bob"), "who was revoked would be let in: %s", why);
+	write_sql("UPDATE users SET generation = 2 WHERE name = 'bob'");
+	cr_assert_eq(users_open(&again, f.engine.store, 64, why), 0, "%s", why);
+	users_close(again);
 }
 
 /* ---- publishers ---- */
@@ -189,6 +206,23 @@ Test(users, a_publisher_is_known_by_its_secret_alone)
 	restart();
 	cr_assert_not_null(publishers_check(f.engine.publishers, "orders", secret));
 	cr_assert_str_eq(publishers_find(f.engine.publishers, "orders")->user, "alice");
+}
+
+Test(users, a_publisher_that_is_not_as_it_was_written_is_refused_and_may_be_added_again)
+{
+	char secret[PUBLISHER_SECRET_LEN + 1], other[PUBLISHER_SECRET_LEN + 1];
+
+	cr_assert_eq(publishers_add(f.engine.publishers, "orders", "alice", 1, secret), 0);
+	cr_assert_eq(publishers_add(f.engine.publishers, "news", "bob", 1, other), 0);
+	store_flush(f.engine.store);
+	write_sql("UPDATE publishers SET user = NULL WHERE name = 'orders'");
+	restart();
+	cr_assert_null(publishers_check(f.engine.publishers, "orders", secret),
+		       "publishes to any user");
+	cr_assert_not_null(publishers_check(f.engine.publishers, "news", other));
+	cr_assert_eq(publishers_add(f.engine.publishers, "orders", "alice", 1, secret), 0);
+	restart();
+	cr_assert_not_null(publishers_check(f.engine.publishers, "orders", secret));
 }
 
 static void on_removed(void *arg, const struct publisher *publisher, int status)

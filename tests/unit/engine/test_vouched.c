@@ -584,13 +584,114 @@ Test(vouched, a_batch_that_the_database_takes_in_part_is_not_taken_at_all)
 	expect_done("alice 198.18.1.1 5000 a1", 1, 0, 0);
 	/* the row that the second line would get is there already */
 	block = store_prepare(f.engine.store, "INSERT INTO vouched SELECT row + 2, id, user, "
-					      "generation, address, port, since FROM vouched");
+					      "generation, address, port, since, mac FROM vouched");
 	cr_assert_eq(store_write(f.engine.store, block), 0);
 	store_flush(f.engine.store);
 	expect_refused("bob 198.18.1.2 5000;bob 198.18.1.3 5000;bob 198.18.1.4 5000", "internal");
 	cr_assert_eq(rows_count(&f.engine.vouched->rows), 2);
 	cr_assert_eq(endpoints(&f, "bob"), -1);
 	cr_assert_eq(audited(&f, "vouch"), 1);
+}
+
+static void write_sql(const char *sql)
+{
+	cr_assert_eq(store_write(f.engine.store, store_prepare(f.engine.store, sql)), 0);
+	store_flush(f.engine.store);
+}
+
+static void status_failed(unsigned loaded, const char *says)
+{
+	struct vouched_status status;
+
+	vouched_status(f.engine.vouched, &status);
+	cr_assert_not(status.loading);
+	cr_assert_eq(status.total, loaded);
+	cr_assert_not_null(strstr(status.failed, says), "'%s' does not say '%s'", status.failed,
+			   says);
+}
+
+/* Each of these reads as a row, and would be a registration of somebody else's, or elsewhere. */
+Test(vouched, a_row_that_is_not_as_it_was_written_is_never_loaded)
+{
+	static const char *const changes[] = {
+		"UPDATE vouched SET user = 'bob' WHERE id = 161",
+		"UPDATE vouched SET id = 162 WHERE id = 161",
+		"UPDATE vouched SET address = x'c6120109' WHERE id = 161",
+		"UPDATE vouched SET port = 5001 WHERE id = 161",
+		"UPDATE vouched SET since = since + 1 WHERE id = 161",
+		"UPDATE vouched SET row = 77 WHERE id = 161",
+		"UPDATE vouched SET mac = mac + 1 WHERE id = 161",
+		"UPDATE vouched SET mac = NULL WHERE id = 161",
+	};
+
+	for (unsigned i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+		struct vouched_selection selection = {.row = i == 5 ? 77 : 2 * i + 1};
+
+		expect_done("alice 198.18.1.1 5000 a1;carol 198.18.1.3 5000 c1", 2, 0, 0);
+		write_sql(changes[i]);
+		reboot();
+		status_failed(1, i == 5 ? "row 77," : "the first is row");
+		cr_assert_leq(endpoints(&f, "alice"), 0, "%s", changes[i]);
+		cr_assert_leq(endpoints(&f, "bob"), 0, "%s", changes[i]);
+		cr_assert(served(0xc1, "carol", "198.18.1.3", 5000));
+		restart();
+		status_failed(1, "vouched remove --row");
+		selection.row = f.engine.vouched->first_damaged;
+		remove_all(&selection, 1);
+		cr_assert_eq(total(), 1, "what was damaged is put right");
+		selection = (struct vouched_selection){.user = "carol"};
+		remove_all(&selection, 1);
+		cr_assert_eq(rows_count(&f.engine.vouched->rows), 0);
+	}
+}
+
+/* The region has it still: it ends with its row. */
+Test(vouched, a_damaged_row_is_removed_with_its_registration)
+{
+	struct vouched_selection selection = {.row = 1};
+
+	expect_done("alice 198.18.1.1 5000 a1;bob 198.18.1.2 5000 b1;carol 198.18.1.3 5000 c1", 3,
+		    0, 0);
+	write_sql("UPDATE vouched SET id = 177 WHERE row = 1"); /* bob's */
+	remove_all(&selection, 1);
+	cr_assert_leq(endpoints(&f, "alice"), 0);
+	cr_assert_eq(endpoints(&f, "bob"), 1);
+	write_sql("UPDATE vouched SET id = 161 WHERE row = 2");
+	selection = (struct vouched_selection){.batch = last.batch ? last.batch : 1};
+	remove_all(&selection, 2);
+	cr_assert_leq(endpoints(&f, "bob"), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(total(), 0);
+		reboot();
+	}
+}
+
+Test(vouched, a_batch_that_is_not_as_it_was_written_removes_nobody)
+{
+	struct vouched_selection selection = {.batch = 1};
+
+	expect_done("alice 198.18.1.1 5000 a1", 1, 0, 0);
+	expect_done("bob 198.18.1.2 5000 b1", 1, 0, 0);
+	write_sql("UPDATE vouched_batch SET last = 2 WHERE batch = 1");
+	vouched_remove(f.engine.vouched, &selection, 1000, on_done, NULL);
+	cr_assert_not_null(last.error);
+	cr_assert_not_null(strstr(last.message, "batch 1 is not as it was written"), "%s",
+			   last.message);
+	cr_assert_eq(total(), 2);
+}
+
+Test(vouched, the_state_of_the_table_is_believed_as_it_was_written_alone)
+{
+	expect_done("alice 198.18.1.1 5000 a1;bob 198.18.2.1 5000 b1", 2, 0, 0);
+	f.config.vouched[0].address.bytes[14] = 2;
+	f.config.vouched[0].prefix_len = 24; /* 198.18.2.0 */
+	fixture_stop(&f);
+	fixture_start(&f);
+	cr_assert_eq(total(), 1);
+	f.config.vouched[0].address.bytes[14] = 3;
+	write_sql("UPDATE vouched_state SET region = region + 1");
+	restart(); /* all are judged anew */
+	cr_assert_eq(total(), 0);
 }
 
 Test(vouched, listing_goes_page_by_page)
