@@ -94,7 +94,7 @@ void publisher_fail(struct fan_publisher *p, int status)
 
 static void arm(struct fan_publisher *p)
 {
-	uint64_t deadline_ns = p->finished_cnt ? 0 : window_deadline(p);
+	uint64_t deadline_ns = p->finished_cnt ? 0 : recovery_deadline(p);
 
 	if (!p->ended)
 		deadline_ns = clock_earlier(deadline_ns, p->uplink.deadline_ns);
@@ -104,7 +104,7 @@ static void arm(struct fan_publisher *p)
 
 static uint64_t next_deadline(const struct fan_publisher *p)
 {
-	return clock_earlier(window_deadline(p), p->ended ? CLOCK_NEVER : p->uplink.deadline_ns);
+	return clock_earlier(recovery_deadline(p), p->ended ? CLOCK_NEVER : p->uplink.deadline_ns);
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */

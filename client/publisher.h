@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A publisher session inside: its events, cut into datagrams, and the window of datagrams that are
- * not yet answered. session.c has the session, publisher.c the events, window.c the datagrams.
+ * not yet answered. session.c has the session, publisher.c the events, window.c the datagrams,
+ * recovery.c which of them are to be sent again, and how many at a time.
  *
  * The engine accepts strictly in the order of publisher sequences, so the window is resent from its
  * gap; what was accepted but whose result went astray is asked for alone. One thread at a time.
@@ -26,10 +27,11 @@
 struct publisher_datagram { /* of publisher sequence s: slot s % PUBLISHER_WINDOW */
 	int64_t ticket;
 	uint64_t sent_ns;
-	uint32_t sent_cnt; /* times sent */
+	uint32_t sent_cnt; /* times sent; copies that went together are one */
 	uint32_t len;
-	bool in_flight;
-	bool done; /* its result is known */
+	uint8_t in_flight; /* copies on their way */
+	bool vague;	   /* its answer may be to an earlier time it was sent: Karn */
+	bool done;	   /* its result is known */
 	uint8_t *packet;
 };
 
@@ -51,6 +53,21 @@ struct publisher_cut { /* the event that is being cut into datagrams; ticket 0: 
 	size_t len, off;
 	uint32_t fragments_left;
 	struct fan_publish header;
+};
+
+/* How fast to send, and when to send again. */
+struct recovery {
+	uint32_t congestion; /* datagrams that may be in flight */
+	uint32_t threshold;  /* slow start below, one a round trip above */
+	uint32_t congestion_part;
+	uint64_t reduced_at;	     /* next, when it was reduced last: once a flight */
+	uint64_t rtt_ns, rtt_var_ns; /* rtt 0: none measured yet */
+	uint64_t margin_ns;	     /* least, from there to a time-out */
+	unsigned backoff;	     /* time-outs since the round trip was measured last */
+	bool gap_told;		     /* the engine has dropped what was behind accepted + 1 */
+	unsigned stalls;	     /* times sent again since anything was accepted */
+	uint32_t copies;	     /* of each datagram that is not accepted yet */
+	uint32_t run, run_mean;	     /* accepted between two gaps: since the last; on average */
 };
 
 struct fan_publisher {
@@ -82,12 +99,8 @@ struct fan_publisher {
 	uint64_t send_from; /* nothing below needs sending now */
 	uint64_t accepted;  /* the engine's cumulative acknowledgement */
 	uint32_t in_flight_cnt;
-	uint32_t congestion; /* datagrams that may be in flight */
-	uint32_t threshold;  /* slow start below, one a round trip above */
-	uint32_t congestion_part;
-	uint64_t rtt_ns, rtt_var_ns, rto_ns; /* rtt 0: none measured yet */
-	unsigned backoff;		     /* time-outs in a row */
-	uint64_t left_ns;		     /* when the caller left the library; 0: he is in it */
+	struct recovery recovery;
+	uint64_t left_ns;      /* when the caller left the library; 0: he is in it */
 	uint64_t neglected_ns; /* what was sent by then tells nothing about the round trip */
 	int send_error;	       /* of the last send that failed, for the sentence */
 
@@ -104,13 +117,32 @@ int window_pump(struct fan_publisher *publisher, uint64_t now_ns);
 void window_receive(struct fan_publisher *publisher, uint64_t now_ns);
 /* The caller is back: after a while of neglect, answers have waited for him and not for the net. */
 void window_enter(struct fan_publisher *publisher, uint64_t now_ns);
-/* Resends what is overdue. */
-void window_expire(struct fan_publisher *publisher, uint64_t now_ns);
-/* When window_expire() is due next. */
-uint64_t window_deadline(const struct fan_publisher *publisher);
-
 /* Forgets all datagrams: the session has ended. */
 void window_forget(struct fan_publisher *publisher);
+/* These copies count as lost: window_pump() sends it again. */
+void window_lose(struct fan_publisher *publisher, uint64_t sequence);
+static inline struct publisher_datagram *window_at(const struct fan_publisher *publisher,
+						   uint64_t sequence)
+{
+	return (struct publisher_datagram *)&publisher->window[sequence % PUBLISHER_WINDOW];
+}
+
+/* recovery.c */
+void recovery_init(struct recovery *recovery);
+/* A result for a datagram in flight; before it counts as done. */
+void recovery_on_result(struct fan_publisher *publisher, const struct publisher_datagram *datagram,
+			uint64_t now_ns);
+/* A result for a datagram that has one. */
+void recovery_on_repeated(struct fan_publisher *publisher,
+			  const struct publisher_datagram *datagram);
+/* The engine's cumulative number; whether it was told because something came behind a gap. */
+void recovery_on_accepted(struct fan_publisher *publisher, uint64_t accepted, bool gap);
+/* After the acknowledgements that were there: gives up what they show to be lost. */
+void recovery_judge(struct fan_publisher *publisher, uint64_t now_ns);
+/* Gives up what is overdue. */
+void recovery_expire(struct fan_publisher *publisher, uint64_t now_ns);
+/* When recovery_expire() is due next. */
+uint64_t recovery_deadline(const struct fan_publisher *publisher);
 
 /* session.c */
 /* Everything that is due: acknowledgements, the client socket, retransmission, sending. 0 or -EIO.

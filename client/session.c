@@ -197,6 +197,6 @@ int session_service(struct fan_publisher *p)
 		uplink_attach(&p->uplink, request, p->udp, now_ns);
 		json_decref(request);
 	}
-	window_expire(p, now_ns);
+	recovery_expire(p, now_ns);
 	return window_pump(p, now_ns);
 }

@@ -7,19 +7,11 @@
 
 #include "client/publisher.h"
 
-#define RTO_FIRST_NS	 (20 * CLOCK_MS_NS)
-#define RTO_LEAST_NS	 (5 * CLOCK_MS_NS)
-#define RTO_MOST_NS	 (500 * CLOCK_MS_NS)
-#define CONGESTION_FIRST 32
-#define SEND_BATCH	 32
-#define ACK_BATCH	 16
-#define ACK_ROUNDS	 64
-#define ACK_MAX		 (FAN_ACK_LEN + 8 + FAN_ACK_RESULT_MAX * FAN_ACK_RESULT_LEN + FAN_TAG_LEN)
-
-static struct publisher_datagram *datagram_at(struct fan_publisher *p, uint64_t sequence)
-{
-	return &p->window[sequence % PUBLISHER_WINDOW];
-}
+#define NEGLECT_NS (5 * CLOCK_MS_NS)
+#define SEND_BATCH 32
+#define ACK_BATCH  16
+#define ACK_ROUNDS 64
+#define ACK_MAX	   (FAN_ACK_LEN + 8 + FAN_ACK_RESULT_MAX * FAN_ACK_RESULT_LEN + FAN_TAG_LEN)
 
 int window_init(struct fan_publisher *p)
 {
@@ -30,9 +22,7 @@ int window_init(struct fan_publisher *p)
 	for (size_t i = 0; i < PUBLISHER_WINDOW; i++)
 		p->window[i].packet = p->packets + i * p->packet_len;
 	p->base = p->next = p->send_from = 1;
-	p->congestion = CONGESTION_FIRST;
-	p->threshold = PUBLISHER_WINDOW;
-	p->rto_ns = RTO_FIRST_NS;
+	recovery_init(&p->recovery);
 	return 0;
 }
 
@@ -52,7 +42,7 @@ void window_forget(struct fan_publisher *p)
 static int cut_one(struct fan_publisher *p)
 {
 	struct publisher_cut *cut = &p->cut;
-	struct publisher_datagram *d = datagram_at(p, p->next);
+	struct publisher_datagram *d = window_at(p, p->next);
 	struct fan_publish header = cut->header;
 	size_t left = cut->len - cut->off;
 	size_t len = left < p->payload_limit ? left : p->payload_limit;
@@ -70,7 +60,8 @@ static int cut_one(struct fan_publisher *p)
 	d->ticket = cut->ticket;
 	d->len = (uint32_t)(FAN_PUBLISH_LEN + len + FAN_TAG_LEN);
 	d->sent_cnt = 0;
-	d->in_flight = d->done = false;
+	d->in_flight = 0;
+	d->vague = d->done = false;
 	p->next++;
 	cut->off += len;
 	if (--cut->fragments_left == 0) {
@@ -107,32 +98,51 @@ static void send_batch(struct fan_publisher *p, struct mmsghdr *messages, unsign
 	}
 }
 
+/* How many copies of it leave now. */
+static unsigned copies_of(const struct fan_publisher *p, uint64_t sequence)
+{
+	return sequence > p->accepted ? p->recovery.copies : 1;
+}
+
 static void transmit(struct fan_publisher *p, uint64_t now_ns)
 {
 	struct mmsghdr messages[SEND_BATCH];
 	struct iovec iov[SEND_BATCH];
 	unsigned cnt = 0;
 
-	for (; p->send_from < p->next && p->in_flight_cnt < p->congestion; p->send_from++) {
-		struct publisher_datagram *d = datagram_at(p, p->send_from);
+	for (; p->send_from < p->next && p->in_flight_cnt < p->recovery.congestion;
+	     p->send_from++) {
+		struct publisher_datagram *d = window_at(p, p->send_from);
 
 		if (d->done || d->in_flight)
 			continue;
-		d->in_flight = true;
+		d->in_flight = (uint8_t)copies_of(p, p->send_from);
 		d->sent_ns = now_ns;
 		d->sent_cnt++;
-		p->in_flight_cnt++;
-		iov[cnt] = (struct iovec){.iov_base = d->packet, .iov_len = d->len};
-		messages[cnt] = (struct mmsghdr){.msg_hdr = {.msg_name = &p->engine,
-							     .msg_namelen = p->engine_len,
-							     .msg_iov = &iov[cnt],
-							     .msg_iovlen = 1}};
-		if (++cnt == SEND_BATCH) {
-			send_batch(p, messages, cnt);
-			cnt = 0;
+		p->in_flight_cnt += d->in_flight;
+		for (unsigned i = 0; i < d->in_flight; i++) {
+			iov[cnt] = (struct iovec){.iov_base = d->packet, .iov_len = d->len};
+			messages[cnt] = (struct mmsghdr){.msg_hdr = {.msg_name = &p->engine,
+								     .msg_namelen = p->engine_len,
+								     .msg_iov = &iov[cnt],
+								     .msg_iovlen = 1}};
+			if (++cnt == SEND_BATCH) {
+				send_batch(p, messages, cnt);
+				cnt = 0;
+			}
 		}
 	}
 	send_batch(p, messages, cnt);
+}
+
+void window_lose(struct fan_publisher *p, uint64_t sequence)
+{
+	struct publisher_datagram *d = window_at(p, sequence);
+
+	p->in_flight_cnt -= d->in_flight;
+	d->in_flight = 0;
+	if (p->send_from > sequence)
+		p->send_from = sequence;
 }
 
 int window_pump(struct fan_publisher *p, uint64_t now_ns)
@@ -147,63 +157,32 @@ int window_pump(struct fan_publisher *p, uint64_t now_ns)
 	return 0;
 }
 
-/* RFC 6298, from datagrams that were sent once only (Karn). */
-static void measure(struct fan_publisher *p, uint64_t sample_ns)
-{
-	uint64_t deviation;
-
-	if (p->rtt_ns == 0) {
-		p->rtt_ns = sample_ns ? sample_ns : 1;
-		p->rtt_var_ns = sample_ns / 2;
-	} else {
-		deviation = p->rtt_ns > sample_ns ? p->rtt_ns - sample_ns : sample_ns - p->rtt_ns;
-		p->rtt_var_ns = (3 * p->rtt_var_ns + deviation) / 4;
-		p->rtt_ns = (7 * p->rtt_ns + sample_ns) / 8;
-	}
-	p->rto_ns = p->rtt_ns + 4 * p->rtt_var_ns;
-	if (p->rto_ns < RTO_LEAST_NS)
-		p->rto_ns = RTO_LEAST_NS;
-	if (p->rto_ns > RTO_MOST_NS)
-		p->rto_ns = RTO_MOST_NS;
-}
-
 void window_enter(struct fan_publisher *p, uint64_t now_ns)
 {
-	if (p->left_ns && now_ns - p->left_ns > RTO_LEAST_NS)
+	if (p->left_ns && now_ns - p->left_ns > NEGLECT_NS)
 		p->neglected_ns = p->left_ns;
 	p->left_ns = 0;
-}
-
-static void widen(struct fan_publisher *p)
-{
-	if (p->congestion >= PUBLISHER_WINDOW)
-		return;
-	if (p->congestion < p->threshold) {
-		p->congestion++;
-	} else if (++p->congestion_part >= p->congestion) {
-		p->congestion_part = 0;
-		p->congestion++;
-	}
 }
 
 static void take_result(struct fan_publisher *p, const struct fan_result *result, uint64_t now_ns)
 {
 	struct publisher_datagram *d;
 
-	if (result->publisher_sequence < p->base || result->publisher_sequence >= p->next)
+	/* those of the window before are still in their slots */
+	if (result->publisher_sequence >= p->next ||
+	    p->next - result->publisher_sequence > PUBLISHER_WINDOW)
 		return;
-	d = datagram_at(p, result->publisher_sequence);
+	d = window_at(p, result->publisher_sequence);
+	if (d->done)
+		recovery_on_repeated(p, d);
 	if (d->done || d->sent_cnt == 0)
 		return;
+	recovery_on_result(p, d, now_ns);
 	d->done = true;
 	p->in_flight_cnt -= d->in_flight;
-	d->in_flight = false;
-	p->backoff = 0;
-	if (d->sent_cnt == 1 && d->sent_ns > p->neglected_ns)
-		measure(p, now_ns - d->sent_ns);
-	widen(p);
+	d->in_flight = 0;
 	publisher_resolve(p, d->ticket, d->packet[2] & FAN_FLAG_END, result);
-	while (p->base < p->next && datagram_at(p, p->base)->done)
+	while (p->base < p->next && window_at(p, p->base)->done)
 		p->base++;
 	if (p->send_from < p->base)
 		p->send_from = p->base;
@@ -250,9 +229,7 @@ static void take_ack(struct fan_publisher *p, const uint8_t *packet, size_t len,
 		return; /* forged or damaged: as if it had not come */
 	counter_mark(p, ack.counter);
 	memcpy(&accepted, body, sizeof(accepted));
-	accepted = be64toh(accepted);
-	if (accepted > p->accepted && accepted < p->next)
-		p->accepted = accepted;
+	recovery_on_accepted(p, be64toh(accepted), ack.count == 0);
 	for (unsigned i = 0; i < ack.count; i++) {
 		fan_result_decode(body, i, &result);
 		take_result(p, &result, now_ns);
@@ -278,53 +255,5 @@ void window_receive(struct fan_publisher *p, uint64_t now_ns)
 			take_ack(p, packets[i], messages[i].msg_len, now_ns);
 		/* bounded: a flood must not keep the caller from its deadline */
 	} while (++rounds < ACK_ROUNDS && (n == ACK_BATCH || (n < 0 && passing_error(errno))));
-}
-
-/* The oldest datagram in flight is the first from base on: sending goes in order. */
-static struct publisher_datagram *oldest_in_flight(const struct fan_publisher *p)
-{
-	for (uint64_t s = p->base; s < p->next; s++) {
-		const struct publisher_datagram *d = &p->window[s % PUBLISHER_WINDOW];
-
-		if (d->in_flight)
-			return (struct publisher_datagram *)d;
-	}
-	return NULL;
-}
-
-static uint64_t timeout_ns(const struct fan_publisher *p)
-{
-	uint64_t rto_ns = p->rto_ns << (p->backoff < 8 ? p->backoff : 8);
-
-	return rto_ns < RTO_MOST_NS ? rto_ns : RTO_MOST_NS;
-}
-
-uint64_t window_deadline(const struct fan_publisher *p)
-{
-	const struct publisher_datagram *d = oldest_in_flight(p);
-
-	return d ? d->sent_ns + timeout_ns(p) : CLOCK_NEVER;
-}
-
-void window_expire(struct fan_publisher *p, uint64_t now_ns)
-{
-	/* behind a gap all is lost; where only a result is missing, what is overdue itself */
-	bool gap = p->base > p->accepted;
-	uint64_t overdue_ns;
-
-	if (now_ns < window_deadline(p))
-		return;
-	overdue_ns = now_ns - timeout_ns(p);
-	for (uint64_t s = p->base; s < p->next; s++) {
-		struct publisher_datagram *d = datagram_at(p, s);
-
-		if (!d->in_flight || (!gap && d->sent_ns > overdue_ns))
-			continue;
-		p->in_flight_cnt--;
-		d->in_flight = false;
-	}
-	p->send_from = p->base;
-	p->backoff++;
-	p->threshold = p->congestion / 2 > 2 ? p->congestion / 2 : 2;
-	p->congestion = p->backoff > 1 ? (p->congestion + 1) / 2 : p->threshold;
+	recovery_judge(p, now_ns);
 }
