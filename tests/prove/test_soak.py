@@ -46,3 +46,22 @@ def test_noise_is_three_standard_errors():
     slope, error = fit.line([(0, 1), (1, 3), (2, 2), (3, 4)])
     assert abs(slope - 0.8) < 1e-9 and 0.3 < error < 0.5
     assert fit.growth_of([(0, 1), (1, 2), (2, 3)]) == (2.0, 0.0)
+
+
+def judged_latency(latency_of):
+    """Findings where the machine is busy in a third of the seconds, more of them later, and latency is this function of (time, busy)."""
+    draw = random.Random(4)
+    series = series_of(lambda x: 1000 + draw.gauss(0, 3))
+    waited = {x: 400 if draw.random() < (0.15 if x < 90 else 0.5) else draw.uniform(0, 20) for x in range(120)}
+    series[soak.WAITED] = list(waited.items())
+    series["p99 latency"] = [(x, latency_of(x, waited[x]) + draw.gauss(0, 200)) for x in range(120)]
+    return soak.judge(series, 120, {}, 0)[0]
+
+
+def test_a_machine_that_gets_busy_is_not_latency_that_grows():
+    assert judged_latency(lambda x, waited: 500 + 12 * waited) == []
+
+
+def test_latency_that_grows_is_seen_on_a_busy_machine():
+    findings = judged_latency(lambda x, waited: 500 + 12 * waited + 40 * x)
+    assert len(findings) == 1 and findings[0].startswith("p99 latency grew by")

@@ -20,3 +20,20 @@ def growth_of(points):
     slope, error = line(points)
     span = points[-1][0] - points[0][0]
     return slope * span, 3 * error * span
+
+
+def rest_of(points):
+    """What a line through the points leaves of each y."""
+    slope, _ = line(points)
+    mean_x, mean_y = sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
+    return [y - mean_y - slope * (x - mean_x) for x, y in points]
+
+
+def growth_beside(points, cause):
+    """growth_of(points) in time alone, with a disturbance of the same moments accounted for: the line through what the
+    disturbance leaves unexplained of both (Frisch and Waugh 1933). Where the disturbance itself grew with time the two cannot be
+    told apart, and the noise says so."""
+    times, values = rest_of([(c, x) for c, (x, _) in zip(cause, points)]), rest_of([(c, y) for c, (_, y) in zip(cause, points)])
+    slope, error = line(list(zip(times, values)))
+    span = points[-1][0] - points[0][0]
+    return slope * span, 3 * error * span

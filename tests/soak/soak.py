@@ -35,8 +35,10 @@ SERIES = {
     "fanwired memory": ("KiB", 512), "dataplane memory": ("KiB", 512),
     "fanwired descriptors": ("", 8), "dataplane descriptors": ("", 2),
     "mbufs in use": ("", 512), "scopes in the kernel": ("", 12), "ports not free": ("", 24),
-    "-wal file": ("KiB", 4096), "huge pages": ("KiB", 0), "regions": ("KiB", 0), "p99 latency": ("us", 1500),
+    "-wal file": ("KiB", 4096), "huge pages": ("KiB", 0), "regions": ("KiB", 0), "fanwired's time": ("ms/s", 40),
+    "p99 latency": ("us", 1500),
 }
+WAITED = "waits for a core"  # ms a second of those through whom an event goes, while they were ready: what else the machine does
 JUDGED = ("foreign", "duplicates", "gaps", "ended")
 
 
@@ -122,7 +124,33 @@ def telemetry_socket(instance):
     return None
 
 
-def sample(instance, steady):
+class Scheduled:
+    """What the kernel's scheduler gave a process since the last look, and had it wait for."""
+
+    def __init__(self):
+        self.before, self.last_wait = {}, None
+
+    def waited(self, *pids):
+        """ms a second that these waited, over this look and the last: a second's latency is told up to a second later."""
+        waits = [self.since(pid)[1] for pid in pids]
+        now = None if None in waits else sum(waits)
+        before, self.last_wait = self.last_wait, now
+        return None if now is None or before is None else (now + before) / 2
+
+    def since(self, pid):
+        """(ms run, ms waited for a core) in each second, of all its threads; None at the first look."""
+        now, ran, waited = time.monotonic(), 0, 0
+        for file in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            its_ran, its_waited, _ = map(int, file.read_text().split())
+            ran, waited = ran + its_ran, waited + its_waited
+        then = self.before.get(pid)
+        self.before[pid] = now, ran, waited
+        if then is None:
+            return None, None
+        return (ran - then[1]) / 1e6 / (now - then[0]), (waited - then[2]) / 1e6 / (now - then[0])
+
+
+def sample(instance, steady, scheduled):
     fanwired, dataplane = instance.pid("fanwired"), instance.pid("dataplane")
     status = instance.status()
     port = telemetry(instance, "/fanwire/port")
@@ -137,7 +165,8 @@ def sample(instance, steady):
         "-wal file": size_kb(instance.dir / "state/fanwire.db-wal"),
         "huge pages": sum(status_kb(pid, "Private_Hugetlb", "Shared_Hugetlb") for pid in (fanwired, dataplane)),
         "regions": sum(size_kb(path) for path in regions.iterdir()) if regions.is_dir() else 0,
-        "p99 latency": steady.last.get("p99_us", 0),
+        "fanwired's time": scheduled.since(fanwired)[0],
+        "p99 latency": steady.last.get("p99_us", 0), WAITED: scheduled.waited(dataplane, steady.process.pid),
     }
 
 
@@ -173,13 +202,13 @@ def kill_now_and_then(instance, half_s, began):
 
 def collect(instance, seconds, steady):
     """A sample a second or less, until the time is over. {name: [(seconds, value)]}"""
-    series, began = {name: [] for name in SERIES}, time.monotonic()
+    series, began, scheduled = {name: [] for name in (*SERIES, WAITED)}, time.monotonic(), Scheduled()
     killer = threading.Thread(target=kill_now_and_then, args=(instance, seconds / 2, began), daemon=True)
     killer.start()
     every = max(1.0, seconds / 2000) if seconds > SAMPLES else 1.0
     while (now := time.monotonic() - began) < seconds:
         try:
-            row = sample(instance, steady)
+            row = sample(instance, steady, scheduled)
         except OSError:
             row = {}  # a daemon is away
         for name, value in row.items():
@@ -188,6 +217,15 @@ def collect(instance, seconds, steady):
         time.sleep(max(0, began + now + every - time.monotonic()))
     killer.join()
     return series
+
+
+def growth(name, points, series):
+    """Latency is judged beside what the machine's other work explains of it: in each second, how long the worker had no core."""
+    waited = dict(series.get(WAITED, ()))
+    if name != "p99 latency" or len([x for x, _ in points if x in waited]) < 5:
+        return fit.growth_of(points)
+    points = [(x, y) for x, y in points if x in waited]
+    return fit.growth_beside(points, [waited[x] for x, _ in points])
 
 
 def judge(series, seconds, sums, database_bytes):
@@ -199,7 +237,7 @@ def judge(series, seconds, sums, database_bytes):
             findings.append(f"{name}: only {len(points)} samples")
             rows.append((name, "-", "-", "-", unit, "no samples"))
             continue
-        by, noise = fit.growth_of(points)
+        by, noise = growth(name, points, series)
         grown = by > allowance and by > noise
         mean = sum(y for _, y in points) / len(points)
         rows.append((name, f"{mean:,.0f}", f"{by:+,.0f}", f"{max(noise, allowance):,.0f}", unit, "GROWS" if grown else "flat"))
