@@ -36,6 +36,7 @@ enum fan_plant {
 	PLANT(BLOCK_BEFORE_FILL)	 /* a block is published before it is filled */            \
 	PLANT(COUNT_BEFORE_POSITION)	 /* a group's count is stored before its position */       \
 	PLANT(GENERATION_NOT_COMPARED)	 /* a deletion believes the connection's id alone */       \
+	PLANT(ENDPOINT_STAYS)		 /* an ended connection keeps its endpoint in the table */ \
 	PLANT(REVOKE_KEEPS_GROUPS)	 /* a revoked user's groups stay in the table */           \
 	PLANT(INTENT_NOT_WRITTEN)	 /* a change in progress is not written down */            \
 	PLANT(PINS_FORGOTTEN)  /* the quiescence word is advanced while a fan-out holds a block */ \

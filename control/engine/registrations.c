@@ -155,6 +155,8 @@ uint64_t registration_lease_ns(const struct registrations *all, uint64_t token_e
 	uint64_t lease_s = all->engine->config->lease_s;
 	uint64_t token_s = token_expiry_s > now.unix_s ? token_expiry_s - now.unix_s : 0;
 
+	if (fan_planted(PLANT_LEASE_IGNORED))
+		return now.mono_ns + UINT32_MAX * ENGINE_NS_PER_S;
 	return now.mono_ns + (token_s < lease_s ? token_s : lease_s) * ENGINE_NS_PER_S;
 }
 
@@ -307,8 +309,6 @@ static bool is_over(const struct registrations *all, const struct registration *
 {
 	if (r->phase == REGISTRATION_ACTIVE && !r->attached)
 		return engine_is_absent(all->engine, r->absent_ns, now);
-	if (r->phase == REGISTRATION_ACTIVE && fan_planted(PLANT_LEASE_IGNORED))
-		return false;
 	return now.mono_ns >= r->end_ns;
 }
 

@@ -364,7 +364,9 @@ static void leave(struct registry *r, const struct plan *plan, uint32_t connecti
 	uint32_t at = group_position(r, plan->group, r->connections[connection].id);
 	struct fan_endpoint *block;
 
-	if (plan->block == NONE) {
+	if (fan_planted(PLANT_ENDPOINT_STAYS)) {
+		step(r, "nothing is published");
+	} else if (plan->block == NONE) {
 		/* Shrinks where it is: endpoints that stay are not touched. */
 		group_publish(r, plan->group, (uint64_t)first + (at == 0), cnt - 1);
 		retire(r, RETIRED_BLOCK, first + at, 1);
