@@ -101,6 +101,12 @@ static void narrow(struct fan_publisher *p)
 	r->threshold = r->congestion;
 }
 
+/* While nothing moves one datagram at a time tells as much. */
+static uint32_t shrunk(unsigned halvings)
+{
+	return halvings < 5 ? CONGESTION_LEAST >> halvings : 1;
+}
+
 static void copies_adapt(struct recovery *r)
 {
 	r->run_mean = (3 * r->run_mean + r->run) / 4;
@@ -134,15 +140,14 @@ void recovery_on_accepted(struct fan_publisher *p, uint64_t accepted, bool gap)
 {
 	struct recovery *r = &p->recovery;
 
-	if (r->backoff > PROBES) { /* something gets through */
-		r->backoff = PROBES;
-		r->congestion = CONGESTION_LEAST;
-	}
 	if (accepted < p->accepted || accepted >= p->next)
 		return;
 	if (accepted > p->accepted) {
 		r->run += (uint32_t)(accepted - p->accepted);
 		r->stalls = 0;
+		r->backoff = r->backoff < PROBES ? r->backoff : PROBES;
+		if (r->congestion < CONGESTION_LEAST)
+			r->congestion = CONGESTION_LEAST;
 		r->gap_told = false;
 		p->accepted = accepted;
 	}
@@ -165,14 +170,16 @@ static void lose_behind_gap(struct fan_publisher *p, bool vague)
 		window_at(p, s)->vague = vague;
 		window_lose(p, s);
 	}
-	copies_adapt(&p->recovery);
-	p->recovery.stalls++;
+	/* still at the same place: it is the engine that cannot take it, rather than the network */
+	if (++p->recovery.stalls <= STALLS)
+		copies_adapt(&p->recovery);
+	else
+		p->recovery.congestion = shrunk(p->recovery.stalls - STALLS);
 }
 
 /*
  * Told after the round trip of what was sent last to fill the gap: that was lost as well. Sooner:
- * the word is of the flight before. Where the same is told again and again it is not the network
- * that drops, but the engine that cannot take it now: so ever more slowly.
+ * the word is of the flight before. Where the same is told again and again, ever more slowly.
  */
 static void judge_gap(struct fan_publisher *p, uint64_t now_ns)
 {
@@ -191,7 +198,9 @@ static void judge_gap(struct fan_publisher *p, uint64_t now_ns)
 /* Accepted, and the result is overdue. */
 static void judge_results(struct fan_publisher *p, uint64_t now_ns)
 {
-	uint64_t wait_ns = p->recovery.rtt_ns + 4 * p->recovery.rtt_var_ns;
+	const struct recovery *r = &p->recovery;
+	uint64_t margin_ns = 4 * r->rtt_var_ns > r->rtt_ns / 4 ? 4 * r->rtt_var_ns : r->rtt_ns / 4;
+	uint64_t wait_ns = r->rtt_ns + margin_ns;
 
 	for (uint64_t s = p->base; s <= p->accepted; s++) {
 		struct publisher_datagram *d = window_at(p, s);
