@@ -26,24 +26,28 @@ const uint8_t receiver4[16] = {[10] = 0xff, 0xff, 198, 18, 0, 2};
 const uint8_t engine6[16] = {0xfd, 0, 0, 0xf1, [15] = 1};
 const uint8_t receiver6[16] = {0xfd, 0, 0, 0xf1, [15] = 2};
 
+const char *pipeline_pool_ops = "ring_mp_mc";
+
 /* ---- start and stop ---- */
 
 static void eal(void)
 {
-	char prefix[64], lcores[64], *argv[] = {"test",
-						"--no-huge",
-						"--no-pci",
-						"--no-shconf",
-						"--log-level=warning",
-						"-m",
-						"96",
-						"--main-lcore=0",
-						"--iova-mode=va",
-						lcores,
-						prefix};
+	char prefix[64], lcores[64], pool[64], *argv[] = {"test",
+							  "--no-huge",
+							  "--no-pci",
+							  "--no-shconf",
+							  "--log-level=warning",
+							  "-m",
+							  "96",
+							  "--main-lcore=0",
+							  "--iova-mode=va",
+							  lcores,
+							  pool,
+							  prefix};
 	long last = sysconf(_SC_NPROCESSORS_ONLN) - 1;
 
 	snprintf(prefix, sizeof(prefix), "--file-prefix=fanwire-test-%d", getpid());
+	snprintf(pool, sizeof(pool), "--mbuf-pool-ops-name=%s", pipeline_pool_ops);
 	snprintf(lcores, sizeof(lcores), "--lcores=0@0,1@0,2@%ld", last);
 	cr_assert_geq(rte_eal_init(RTE_DIM(argv), argv), 0);
 	cr_assert_geq(sodium_init(), 0);

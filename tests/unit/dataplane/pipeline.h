@@ -47,6 +47,8 @@ struct frame {
 
 extern const uint8_t engine4[16], engine6[16], receiver4[16], receiver6[16];
 
+/* How packet buffers are kept, by DPDK's name; before pipeline_open(). */
+extern const char *pipeline_pool_ops;
 /* Regions with next hop 0 (IPv4) and 1 (IPv6), sessions in slots 0 and 1 (IPv4), 2 and 3 (IPv6). */
 void pipeline_open(struct pipeline *p, unsigned workers);
 /* Fails the test where a packet buffer leaked. */
