@@ -4,6 +4,7 @@
 
 Prints FILE:LINE: what is wrong, for every finding, and fails if there is one.
 """
+import json
 import pathlib
 import re
 import subprocess
@@ -47,6 +48,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\bfor now\b", re.I)
 # A home or a scratch directory of whoever wrote it.
 DEVELOPER_PATH = re.compile(r"(?<![\w.])/(home|Users|root|work)/[\w.-]+")
 LONG_FUNCTION = 60
+PLANTS = "tests/model/plants.json"
 
 
 def tracked():
@@ -108,8 +110,11 @@ def check_licence(name, lines):
         yield 1, f"no licence line in the first three: {wanted}"
 
 
-# `test_file.py: name` or `unit-program: name`, and then perhaps more names of the same file.
-NAMED_TESTS = re.compile(r"`(test_\w+\.py|unit-[\w-]+):\s+(\w+)`((?:,\s+`\w+`)*)")
+# `test_file.py: name`, `unit-program: name`, `walls: attack` or `prove: part`, and then perhaps more names of the same file;
+# or a file or a program alone.
+NAMED_TESTS = re.compile(r"`(test_\w+\.py|unit-[\w-]+|walls|prove):\s+([\w ]+)`((?:,\s+`[\w ]+`)*)")
+NAMED_PROGRAM = re.compile(r"`(test_\w+\.py|(?:unit|stress)-[\w-]+)`")
+TESTS_COLUMN = re.compile(r"^\|.*\| *(?:test that fails without it|tests) *\|$")
 
 
 def known_tests(names):
@@ -124,21 +129,57 @@ def known_tests(names):
             noun = path.stem.removeprefix("test_").replace("_", "-")
             for program in (f"unit-{noun}", f"unit-{path.parent.name}-{noun}"):
                 known.setdefault(program, set()).update(found)
+        elif name.startswith("tests/") and path.name == "meson.build":
+            for program in re.findall(r"^ *test\('([\w-]+)',", (ROOT / name).read_text(), re.M):
+                known.setdefault(program, set())
+        elif name == "tests/prove/attacks.py":
+            known["walls"] = set(re.findall(r"^def (\w+)\(scene\)", (ROOT / name).read_text(), re.M))
+        elif name == "tests/prove/parts.json":
+            known["prove"] = {part["name"] for part in json.loads((ROOT / name).read_text())}
     return known
 
 
+def check_names(known, text):
+    """The tests that a text names and that there are not, and where."""
+    for match in NAMED_TESTS.finditer(text):
+        file, first, more = match.groups()
+        for test in (first, *re.findall(r"`([\w ]+)`", more)):
+            if test not in known.get(file, ()):
+                yield match.start(), f"no such test: {file}: {test}"
+    for match in NAMED_PROGRAM.finditer(text):
+        if match.group(1) not in known:
+            yield match.start(), f"no such test: {match.group(1)}"
+
+
+def check_columns(text):
+    """Each row of a table that has a column of tests names one."""
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if TESTS_COLUMN.match(line):
+            inside = True
+        elif not line.startswith("|"):
+            inside = False
+        elif inside and not line.startswith("| ---"):
+            last = line.rsplit("|", 2)[1]
+            if not NAMED_TESTS.search(last) and not NAMED_PROGRAM.search(last):
+                yield number, "a promise without a test: " + line.split("|")[1].strip()
+
+
 def check_named_tests(names):
-    """A page that promises a test is wrong where there is none."""
+    """A page that promises a test is wrong where there is none; so is the list of planted bugs."""
     known = known_tests(names)
     for name in names:
         if not name.endswith(".md"):
             continue
         text = (ROOT / name).read_text(encoding="utf-8")
-        for match in NAMED_TESTS.finditer(text):
-            file, first, more = match.groups()
-            for test in (first, *re.findall(r"`(\w+)`", more)):
-                if test not in known.get(file, ()):
-                    yield name, text.count("\n", 0, match.start()) + 1, f"no such test: {file}: {test}"
+        for at, finding in check_names(known, text):
+            yield name, text.count("\n", 0, at) + 1, finding
+        for number, finding in check_columns(text):
+            yield name, number, finding
+    plants = json.loads((ROOT / PLANTS).read_text()) if PLANTS in names else {}
+    for plant, entry in plants.items():
+        for _, finding in check_names(known, f"`{entry['test']}`"):
+            yield PLANTS, 1, f"{plant}: {finding}"
 
 
 def check_format(names):

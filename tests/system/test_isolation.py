@@ -348,6 +348,19 @@ def test_ids_of_ports_and_handles_do_not_let_a_scope_be_guessed(instance):
     assert len(judy.packets) == 1
 
 
+def test_a_publishers_secret_is_kept_as_a_hash(instance):
+    """It is shown once: neither the database nor a log has it, as text or as bytes."""
+    credential = instance.credential()
+    assert peer.Publisher(instance.client_socket, **credential).answer["ok"]
+    secret = credential["secret"].encode()
+    files = [path for path in (*(instance.dir / "state").iterdir(), *instance.dir.glob("*.log")) if path.is_file()]
+    assert any(credential["name"].encode() in path.read_bytes() for path in files), "its name is there"
+    for path in files:
+        data = path.read_bytes()
+        assert secret not in data and bytes.fromhex(credential["secret"]) not in data, path
+    assert credential["secret"] not in str(instance.get("/v1/publishers")) + str(instance.audit())
+
+
 def test_walls_are_shown_and_the_guard_is_on(instance):
     """`status` shows each wall as on, off or failed."""
     assert instance.status()["walls"] == {

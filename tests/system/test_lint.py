@@ -50,6 +50,20 @@ def test_a_page_that_names_a_test_that_is_not_there_is_found(tmp_path, monkeypat
         (2, "test_gone"), (2, "four"), (2, "three")]
 
 
+def test_a_program_that_is_not_there_is_found():
+    known = {"unit-a": set(), "walls": {"forged_echo"}, "prove": {"leak hunt"}}
+    fine = "`unit-a`, `walls: forged_echo`; `prove: leak hunt`; `unit-bpf-*`"
+    assert not list(lint.check_names(known, fine))
+    wrong = "`unit-b`, `walls: forged_echo`, `forged`; `prove: leaks`"
+    assert {text.rpartition(" ")[2] for _, text in lint.check_names(known, wrong)} == {"unit-b", "forged", "leaks"}
+
+
+def test_a_promise_without_a_test_is_found():
+    head = "| promise | test that fails without it |\n| --- | --- |\n| one | `unit-a: b` |\n"
+    assert not list(lint.check_columns(head + "\n| two | nothing |\n"))
+    assert list(lint.check_columns(head + "| two | it is obvious |\n")) == [(4, "a promise without a test: two")]
+
+
 def test_every_row_of_the_testing_page_names_a_test():
     rows = [line for line in (ROOT / "docs/testing.md").read_text().splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.endswith(("| --- |", "| tests |"))]

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -359,4 +360,26 @@ Test(registration, tells_what_was_refused)
 		cr_assert_not_null(strstr(fan_error(), "refused by the test"));
 	}
 	engine_stop(&engine);
+}
+
+/* Bytes of a forged ICMP error would come past the filter, in an error queue. */
+Test(subscription, turns_on_no_error_queue)
+{
+	unsigned datagram_sockets = 0;
+
+	deliver(1);
+	expect_data(1);
+	for (int fd = 0; fd < 1024; fd++) {
+		int type = 0, on = 0;
+		socklen_t len = sizeof(type);
+
+		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_DGRAM ||
+		    getsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, &len))
+			continue;
+		datagram_sockets++;
+		cr_expect_eq(on, 0, "descriptor %d", fd);
+		if (getsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, &len) == 0)
+			cr_expect_eq(on, 0, "descriptor %d, IPv6", fd);
+	}
+	cr_assert_geq(datagram_sockets, 2, "the engine's and the subscriber's");
 }
