@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import wire
+from instance import wait_for
 
 MANY = 6000  # of 1,000 bytes: more than a socket holds
 
@@ -171,3 +172,19 @@ def test_resuming_outlives_a_killed_dataplane(make_instance, tmp_path):
     assert [e["sequence"] for e in events] == [2, 3, 4] and events[0]["recovered"] and events[1]["recovered"]
     assert [e.payload for e in stays.wait_events(4, timeout=30)] == [b"one", b"two", b"three", b"four"]
     assert stays.lost == []
+
+
+def test_how_long_the_log_holds_is_told(make_instance):
+    """Its size is as configured; what it holds is that, divided by the rate of what is logged, and unknown without any."""
+    instance = make_instance(config={"dataplane.log_mb": 2}).up()
+    before = instance.status()["log"]
+    assert before["capacity_bytes"] == 2 << 20 and before["retention_seconds"] is None
+    instance.subscribe("logged")
+    publisher = instance.publisher()
+    for number in range(100):
+        publisher.publish("logged", bytes(1000))
+    log = instance.status()["log"]
+    assert 100 * 1100 <= log["logged_bytes"] - before["logged_bytes"] <= 100 * 1300  # header, payload, and where it belongs
+    log = wait_for(lambda: (now := instance.status()["log"])["bytes_per_second"] > 0 and now, 5)
+    assert log and abs(log["retention_seconds"] * log["bytes_per_second"] / log["capacity_bytes"] - 1) < 0.001
+    assert re.search(r"^log: 2 MiB, [\d.]+ MiB/s: \d+ s$", instance.ctl("status").stdout, re.M)
