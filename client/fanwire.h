@@ -114,6 +114,7 @@ struct fan_cursor {
 	uint64_t channel;   /* as in an event; 0: the channel that reaches all connections */
 	uint64_t epoch;
 	uint64_t sequence;
+	uint64_t unfinished; /* as that event had it */
 };
 
 struct fan_subscribe_options {
@@ -158,6 +159,13 @@ struct fan_event {
 	const void *payload; /* valid until the next fan_receive() on this subscription */
 	size_t payload_len;
 	int recovered; /* not 0: it, or a fragment of it, was sent again from the engine's log */
+	/*
+	 * The lowest sequence of what is here already, but not yet told: fragments of events whose
+	 * last one has not come. 0: none; above the cursor it says nothing. A cursor has to have
+	 * it, or these events would be cut where one goes on, and told as lost. A cursor's sequence
+	 * is the highest that was given: a loss of such fragments is told late, below others.
+	 */
+	uint64_t unfinished;
 };
 
 /* What came of the datagrams of a subscription; a fragmented event has several. */

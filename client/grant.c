@@ -98,7 +98,7 @@ static int resume(struct fan_subscription *s, const struct fan_cursor *cursor)
 		return client_error(-EINVAL,
 				    "a cursor is of no channel that is joined, or of no epoch; "
 				    "join its thread, or be the connection that it was of");
-	stream_resume(stream, cursor->epoch, cursor->sequence);
+	stream_resume(stream, cursor->epoch, cursor->sequence, cursor->unfinished);
 	return 0;
 }
 

@@ -62,7 +62,7 @@ static void release(struct reassembly *r, struct assembly *a)
 
 static void give_up(struct reassembly *r, struct assembly *a)
 {
-	for (size_t i = 0; !a->silent && i < a->run_cnt; i++)
+	for (size_t i = 0; !a->silent && !r->muted && i < a->run_cnt; i++)
 		reassembly_lose(&r->lost, &a->runs[i]);
 	release(r, a);
 }
@@ -101,8 +101,13 @@ static struct assembly *make(struct reassembly *r, const struct fan_delivery *d)
 		if (!other->used || other->touched_ns < a->touched_ns)
 			a = other;
 	}
-	if (a->used)
+	if (a->used) {
+		bool muted = r->muted;
+
+		r->muted = false; /* this one is another's */
 		give_up(r, a);
+		r->muted = muted;
+	}
 	r->used_cnt++;
 	a->used = true;
 	a->channel = d->channel;
@@ -152,7 +157,7 @@ static int finish(struct reassembly *r, struct assembly *a, struct reassembled *
 	}
 	free(r->complete);
 	r->complete = a->bytes;
-	*event = (struct reassembled){a->bytes, a->len, a->recovered};
+	*event = (struct reassembled){a->bytes, a->len, a->recovered, a->runs[0].first};
 	a->bytes = NULL;
 	release(r, a);
 	return 1;
@@ -170,7 +175,7 @@ int reassembly_add(struct reassembly *r, const struct fan_delivery *d, const uin
 		a = NULL;
 	}
 	if ((d->flags & FAN_FLAG_BEGIN) && (d->flags & FAN_FLAG_END)) {
-		*event = (struct reassembled){payload, d->payload_len, recovered};
+		*event = (struct reassembled){payload, d->payload_len, recovered, d->sequence};
 		return 1;
 	}
 	if (!a) {
@@ -186,6 +191,26 @@ int reassembly_add(struct reassembly *r, const struct fan_delivery *d, const uin
 		return status;
 	}
 	return d->flags & FAN_FLAG_END ? finish(r, a, event) : 0;
+}
+
+uint64_t reassembly_unfinished(const struct reassembly *r, uint64_t channel, uint64_t epoch)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (unsigned i = 0; r->used_cnt && i < REASSEMBLY_CNT; i++) {
+		const struct assembly *a = &r->assemblies[i];
+
+		if (a->used && !a->silent && a->channel == channel && a->epoch == epoch &&
+		    a->run_cnt && a->runs[0].first < first)
+			first = a->runs[0].first;
+	}
+	for (size_t i = r->lost.head; i < r->lost.cnt; i++) {
+		const struct reassembly_range *lost = &r->lost.ranges[i];
+
+		if (lost->channel == channel && lost->epoch == epoch && lost->first < first)
+			first = lost->first;
+	}
+	return first == UINT64_MAX ? 0 : first;
 }
 
 void reassembly_expire(struct reassembly *r, uint64_t now_ns)

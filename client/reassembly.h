@@ -48,6 +48,7 @@ struct reassembly {
 	unsigned used_cnt;
 	uint8_t *complete; /* the event given out last */
 	struct reassembly_lost lost;
+	bool muted; /* what is given up now has been told before */
 };
 
 void reassembly_fini(struct reassembly *reassembly);
@@ -56,6 +57,7 @@ struct reassembled {
 	const uint8_t *bytes; /* valid until the next call; a whole event's is `payload` itself */
 	size_t len;
 	bool recovered;
+	uint64_t first; /* sequence of its first fragment */
 };
 
 /*
@@ -74,6 +76,10 @@ void reassembly_expire(struct reassembly *reassembly, uint64_t now_ns);
 void reassembly_drop_stream(struct reassembly *reassembly, uint64_t channel, uint64_t epoch);
 void reassembly_drop_all(struct reassembly *reassembly);
 uint64_t reassembly_deadline(const struct reassembly *reassembly);
+
+/* The lowest sequence of a stream that is taken in, or lost, and not yet told; 0: none. */
+uint64_t reassembly_unfinished(const struct reassembly *reassembly, uint64_t channel,
+			       uint64_t epoch);
 
 /* Appends to the lost ranges; joins the last one where they touch. Drops it when out of memory. */
 void reassembly_lose(struct reassembly_lost *lost, const struct reassembly_range *range);

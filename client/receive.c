@@ -85,11 +85,16 @@ static int give(struct fan_subscription *s, const struct stream *stream, bool fo
 		const struct fan_delivery *d, const uint8_t *payload, struct fan_event *event)
 {
 	struct reassembled whole;
-	int status =
-		reassembly_add(&s->reassembly, d, payload, followed, s->batch.filled_ns, &whole);
+	int status;
 
+	s->reassembly.muted = stream_told(stream, d->sequence);
+	status = reassembly_add(&s->reassembly, d, payload, followed, s->batch.filled_ns, &whole);
+	if (status > 0 && s->reassembly.muted)
+		status = 0;
+	s->reassembly.muted = false;
 	if (status <= 0)
 		return status;
+	s->held_first = whole.first;
 	*event = (struct fan_event){.type = FAN_EVENT_DATA,
 				    .channel = d->channel,
 				    .thread = stream->thread,
@@ -206,6 +211,10 @@ static int take_settled(struct fan_subscription *s, struct fan_event *event)
 		s->settle_at++;
 		return 0;
 	case STREAM_LOST:
+		if (stream_told(stream, range.last))
+			return 0;
+		if (stream_told(stream, range.first))
+			range.first = stream->told_to + 1;
 		lost = (struct reassembly_range){stream->channel, stream->epoch, range.first,
 						 range.last};
 		reassembly_lose(&s->reassembly.lost, &lost);
@@ -225,6 +234,18 @@ static void release_given(struct fan_subscription *s)
 	s->given = NULL;
 }
 
+/* Of the event's stream, what is not told with it. An event that waits behind a loss is the rest.
+ */
+static uint64_t unfinished(const struct fan_subscription *s, const struct fan_event *event)
+{
+	uint64_t first = reassembly_unfinished(&s->reassembly, event->channel, event->epoch);
+
+	if (s->holds && s->held.channel == event->channel && s->held.epoch == event->epoch &&
+	    (!first || s->held_first < first))
+		first = s->held_first;
+	return first;
+}
+
 static bool next_lost(struct fan_subscription *s, struct fan_event *event)
 {
 	struct reassembly_range range;
@@ -241,6 +262,7 @@ static bool next_lost(struct fan_subscription *s, struct fan_event *event)
 				    .sequence = range.last,
 				    .lost_first = range.first,
 				    .lost_last = range.last};
+	event->unfinished = unfinished(s, event);
 	return true;
 }
 
@@ -254,6 +276,7 @@ enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *
 		if (s->holds) {
 			*event = s->held;
 			s->holds = false;
+			event->unfinished = unfinished(s, event);
 			return RECEIVE_EVENT;
 		}
 		release_given(s);

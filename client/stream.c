@@ -181,7 +181,7 @@ static void place(struct stream *s, uint64_t epoch, uint64_t sequence)
 	window_drop(s);
 	s->joined = true;
 	s->epoch = epoch;
-	s->cursor = s->tail = sequence;
+	s->cursor = s->tail = s->told_to = sequence;
 	s->followed = sequence == 0;
 	s->gone_to = 0;
 	s->spoilt_cnt = 0;
@@ -191,17 +191,27 @@ static void place(struct stream *s, uint64_t epoch, uint64_t sequence)
 	s->due_ns = CLOCK_NEVER;
 }
 
+/* But for what was told before. */
+static void lose(const struct stream *s, uint64_t first, uint64_t last,
+		 struct reassembly *reassembly)
+{
+	struct reassembly_range range = {s->channel, s->epoch, first, last};
+
+	if (stream_told(s, first))
+		range.first = s->told_to + 1;
+	if (range.first <= last)
+		reassembly_lose(&reassembly->lost, &range);
+}
+
 /*
  * The old epoch is over. What was missing of it cannot be had, nor can anybody say how far it went:
  * whatever came after the last that was seen is lost.
  */
 static void enter(struct stream *s, uint64_t epoch, struct reassembly *reassembly)
 {
-	struct reassembly_range range = {s->channel, s->epoch, s->cursor + 1, UINT64_MAX};
-
 	if (s->epoch) {
 		reassembly_drop_stream(reassembly, s->channel, s->epoch);
-		reassembly_lose(&reassembly->lost, &range);
+		lose(s, s->cursor + 1, UINT64_MAX, reassembly);
 		s->old_epochs[s->old_cnt++ % STREAM_HISTORY] = s->epoch;
 	}
 	place(s, epoch, 0);
@@ -218,9 +228,10 @@ static bool is_old(const struct stream *s, uint64_t epoch)
 	return false;
 }
 
-void stream_resume(struct stream *s, uint64_t epoch, uint64_t sequence)
+void stream_resume(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t unfinished)
 {
-	place(s, epoch, sequence);
+	place(s, epoch, unfinished && unfinished <= sequence ? unfinished - 1 : sequence);
+	s->told_to = sequence;
 	s->followed = true;
 }
 
@@ -233,6 +244,7 @@ void stream_begin(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t 
 		enter(s, epoch, reassembly);
 	else if (sequence < s->cursor) /* nobody has been there yet: not to wait for it */
 		place(s, epoch, sequence);
+	s->told_to = clock_earlier(s->told_to, sequence);
 	s->tail = sequence;
 	s->sure = true;
 	s->touched_ns = now_ns;
@@ -321,13 +333,12 @@ enum stream_verdict stream_judge(const struct stream *s, uint64_t epoch, uint64_
 /* It is what follows, or whoever does not wait for the rest makes it so. */
 static bool follows(struct stream *s, uint64_t sequence, struct reassembly *reassembly)
 {
-	struct reassembly_range range = {s->channel, s->epoch, s->cursor + 1, sequence - 1};
 	bool waits = s->policy == FAN_DISCONNECT || stream_asks(s);
 
 	if (sequence != s->cursor + 1 && waits)
 		return false;
 	if (sequence != s->cursor + 1) {
-		reassembly_lose(&reassembly->lost, &range);
+		lose(s, s->cursor + 1, sequence - 1, reassembly);
 		window_drop(s);
 	}
 	return true;

@@ -44,6 +44,7 @@ struct stream {
 	bool slow;	/* FAN_DISCONNECT: something has been missing for too long */
 	uint64_t epoch; /* 0: the stream has no event yet */
 	uint64_t cursor, tail;
+	uint64_t told_to; /* whoever was here before has been told of everything up to here */
 	uint64_t gone_to; /* what is missing up to here cannot be had */
 	uint64_t old_epochs[STREAM_HISTORY];
 	unsigned old_cnt;
@@ -93,8 +94,10 @@ void stream_fini(struct stream *stream);
 /*
  * The engine's word when the connection began: what comes after (epoch, sequence) is ours. Where
  * the application has been there before, stream_resume() goes first: then all after its cursor is.
+ * What it had begun to receive lies before the cursor, from `unfinished` on (0: nothing does): that
+ * much comes again, to be put together, and stream_told() says what of it is not to be told twice.
  */
-void stream_resume(struct stream *stream, uint64_t epoch, uint64_t sequence);
+void stream_resume(struct stream *stream, uint64_t epoch, uint64_t sequence, uint64_t unfinished);
 void stream_begin(struct stream *stream, uint64_t epoch, uint64_t sequence, uint64_t now_ns,
 		  struct reassembly *reassembly);
 
@@ -129,6 +132,11 @@ unsigned stream_due(struct stream *stream, uint64_t now_ns,
 		    struct stream_range ranges[STREAM_ASKS]);
 /* Whether it asks for what is missing, rather than call it lost. */
 bool stream_asks(const struct stream *stream);
+/* Whether an event or a loss that ends here has been told before. */
+static inline bool stream_told(const struct stream *stream, uint64_t sequence)
+{
+	return sequence <= stream->told_to;
+}
 /* Whether something is known to be missing. */
 static inline bool stream_behind(const struct stream *stream)
 {

@@ -66,6 +66,7 @@ struct fan_subscription {
 	struct receive_batch batch;
 	struct reassembly reassembly;
 	struct fan_event held; /* an event that waits until the losses before it are told */
+	uint64_t held_first;   /* sequence of its first fragment */
 	bool holds;
 	unsigned finishing; /* how far receive_finish() is */
 	struct fan_subscription_counts counts;

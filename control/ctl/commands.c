@@ -18,7 +18,7 @@ static const struct option publish_options[] = {
 static const struct option tail_options[] = {
 	{"--token", "TOKEN|@FILE", "the user's token, or a file that has it (required)"},
 	{"--channel", "NAME|@ID", "join a thread too, or be connection ID; may be repeated"},
-	{"--since", "[CHANNEL=]E:N",
+	{"--since", "[CHANNEL=]E:N[:U]",
 	 "go on after event N of epoch E (of thread CHANNEL, or of @ID), as tail says it at its "
 	 "end; may be repeated"},
 	{"--policy", "NAME",

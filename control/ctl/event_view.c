@@ -129,8 +129,11 @@ void event_places_note(struct event_places *places, const struct fan_event *even
 	}
 	if (!place)
 		return;
+	if (place->epoch != event->epoch || place->sequence < event->sequence)
+		place->sequence =
+			event->sequence; /* fragments are told as lost late, below others */
 	place->epoch = event->epoch;
-	place->sequence = event->type == FAN_EVENT_LOST ? event->lost_last : event->sequence;
+	place->unfinished = event->unfinished;
 }
 
 /* In quotes for a shell where that needs it. */
@@ -165,6 +168,8 @@ void event_places_say(const struct event_places *places)
 		fprintf(stderr, "%s%016" PRIx64 ":%" PRIu64,
 			place->channel == FAN_CHANNEL_ALL ? "" : "=", place->epoch,
 			place->sequence);
+		if (place->unfinished && place->unfinished <= place->sequence)
+			fprintf(stderr, ":%" PRIu64, place->unfinished);
 	}
 	fputc('\n', stderr);
 }

@@ -12,7 +12,7 @@ struct event_places {
 	struct event_place {
 		uint64_t channel;
 		char *thread; /* name, or NULL */
-		uint64_t epoch, sequence;
+		uint64_t epoch, sequence, unfinished;
 	} places[EVENT_VIEW_CHANNELS];
 	unsigned cnt;
 };

@@ -114,7 +114,19 @@ static bool read_channels(struct tail *tail, const struct arguments *arguments)
 	return true;
 }
 
-/* E:N, the place in a stream. */
+/* Digits up to `end`. */
+static bool parse_sequence(const char **text, char end, uint64_t *sequence)
+{
+	size_t len = strspn(*text, "0123456789");
+
+	*sequence = strtoull(*text, NULL, 10);
+	if (!len || (*text)[len] != end || errno)
+		return false;
+	*text += len + (end != 0);
+	return true;
+}
+
+/* E:N, the place in a stream, or E:N:U where there was something unfinished. */
 static bool parse_place(const char *text, struct fan_cursor *cursor)
 {
 	char *end;
@@ -125,10 +137,12 @@ static bool parse_place(const char *text, struct fan_cursor *cursor)
 		return false;
 	cursor->epoch = strtoull(text, &end, 16);
 	text = end + 1;
-	if (!*text || text[strspn(text, "0123456789")])
-		return false;
-	cursor->sequence = strtoull(text, &end, 10);
-	return errno == 0 && cursor->epoch != 0 && cursor->sequence < UINT64_MAX;
+	if (strchr(text, ':'))
+		return parse_sequence(&text, ':', &cursor->sequence) &&
+		       parse_sequence(&text, 0, &cursor->unfinished) && cursor->epoch != 0 &&
+		       cursor->sequence < UINT64_MAX;
+	return parse_sequence(&text, 0, &cursor->sequence) && cursor->epoch != 0 &&
+	       cursor->sequence < UINT64_MAX;
 }
 
 /* [CHANNEL=]E:N; the channel's name may have = in it, the place has none. */

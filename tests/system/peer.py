@@ -61,8 +61,10 @@ class ClientSocket:
 class Stream:
     """The order of one channel: what came early waits, what is missing is asked for, each place comes out once."""
 
-    def __init__(self, epoch, sequence, resumed=False):
-        self.epoch, self.cursor, self.tail = epoch, sequence, sequence
+    def __init__(self, epoch, sequence, resumed=False, unfinished=0):
+        """unfinished: what was begun before the cursor, from there on, and comes again. Up to told nothing is told."""
+        self.epoch, self.told = epoch, sequence
+        self.cursor = self.tail = min(unfinished - 1, sequence) if unfinished else sequence
         self.resumed = resumed
         self.held, self.gone = {}, set()
         self.ask_at, self.pause = 0, 0
@@ -109,7 +111,7 @@ class Stream:
 class Subscriber:
     """
     One registration. A thread answers challenges, opens seals and collects what comes. With repair it keeps the order
-    of each channel and asks for what is missing (cursors: channel -> (epoch, sequence) to go on from); else events are
+    of each channel and asks for what is missing (cursors: channel -> what cursor() gave, to go on from); else events are
     taken as the network brings them.
     """
 
@@ -153,13 +155,21 @@ class Subscriber:
         for tail in message.get("tails", []) if self.repair else []:
             channel, epoch = int(tail["channel"], 16), int(tail["epoch"], 16)
             if channel not in self.streams:
-                before, at = self.cursors.get(channel, (None, None))
+                before, at, unfinished = self.cursors.get(channel, (None, None, 0))
                 if before is not None and before != epoch:
                     self.lost.append((channel, before, at + 1, None))
                     self.streams[channel] = Stream(epoch, 0, True)
                 else:
-                    self.streams[channel] = Stream(epoch, tail["sequence"] if at is None else at, at is not None)
+                    self.streams[channel] = Stream(epoch, tail["sequence"] if at is None else at, at is not None,
+                                                   unfinished)
             self.on_tail(channel, epoch, tail["sequence"])
+
+    def cursor(self, channel):
+        """(epoch, sequence, unfinished): up to where all is told, and from where on fragments wait for their rest."""
+        stream = self.streams[channel]
+        begun = [parts[0].sequence for (of, epoch, _), parts in self.partial.items()
+                 if of == channel and epoch == stream.epoch]
+        return stream.epoch, max(stream.cursor, stream.told), min(begun, default=0)
 
     def start(self):
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -260,7 +270,7 @@ class Subscriber:
         if stream is None or stream.epoch == epoch:
             return stream
         if stream.epoch:
-            self.lost.append((channel, stream.epoch, stream.cursor + 1, None))
+            self.lost.append((channel, stream.epoch, max(stream.cursor, stream.told) + 1, None))
         self.streams[channel] = Stream(epoch, 0)
         return self.streams[channel]
 
@@ -279,9 +289,10 @@ class Subscriber:
     def follow(self, stream, channel):
         for out in stream.following():
             if isinstance(out, int):
-                self.lost.append((channel, stream.epoch, out, out))
+                if out > stream.told:
+                    self.lost.append((channel, stream.epoch, out, out))
             else:
-                self.assemble(out)
+                self.assemble(out, stream.told)
 
     def take(self, delivery):
         stream = self.enter(delivery.channel, delivery.epoch) if self.repair else None
@@ -302,7 +313,7 @@ class Subscriber:
                 self.udp.sendto(wire.replay(key, self.handle, connection, channel, stream.epoch, first, last,
                                             self.counter), self.engine)
 
-    def assemble(self, delivery):
+    def assemble(self, delivery, told=0):
         key = (delivery.channel, delivery.epoch, delivery.session)
         if delivery.flags & wire.BEGIN:
             self.partial[key] = [delivery]
@@ -314,7 +325,8 @@ class Subscriber:
         if delivery.flags & wire.END:
             parts = self.partial.pop(key)
             delivery.payload = b"".join(part.payload for part in parts)
-            self.events.append(delivery)
+            if delivery.sequence > told:
+                self.events.append(delivery)
 
     def wait_events(self, count, timeout=10):
         """Waits until `count` events are there; the caller judges what they are."""

@@ -139,6 +139,36 @@ def test_a_tail_goes_on_where_the_last_one_was(instance, tmp_path):
     assert [(e["payload"], e.get("recovered", False)) for e in events if e["channel"] == "room"] == [("room two", True)]
 
 
+def test_resuming_cuts_no_event_whose_beginning_was_there(instance, tmp_path):
+    """Of two publishers: the event of one is whole between the fragments of the other. Library and Python alike."""
+    slow, quick = instance.publisher(), instance.publisher()
+
+    def fragment(publisher, text, flags):
+        packet = publisher.seal("cut", text, flags=flags)
+        assert publisher.wait({publisher.number: packet})[0].status == "ok"
+
+    first = tail_of(instance, "cut", tmp_path, "--count", 1)
+    python = instance.subscribe("cut", repair=True)
+    fragment(slow, "begun before, ", wire.BEGIN)
+    fragment(quick, "whole ", wire.BEGIN)
+    fragment(quick, "between", wire.END)
+    events, said = first.finish(20)
+    assert [e["payload"] for e in events] == ["whole between"]
+    assert [e.payload for e in python.wait_events(1)] == [b"whole between"]
+    cursor = python.cursor(wire.ALL)
+    assert cursor[1:] == (3, 1) and resume_options(said)[1].endswith(":3:1")
+    python.close()
+    fragment(slow, "ended after", wire.END)
+    second = tail_of(instance, "cut", tmp_path, *resume_options(said), "--count", 1)
+    python = instance.subscribe("cut", repair=True, cursors={wire.ALL: cursor})
+    events, said = second.finish(20)
+    assert [e.get("payload") for e in events] == ["begun before, ended after"] and events[0]["recovered"]
+    assert re.search(r":4$", resume_options(said)[1])
+    assert [e.payload for e in python.wait_events(1)] == [b"begun before, ended after"]
+    time.sleep(0.2)
+    assert (len(python.events), python.lost) == (1, [])
+
+
 def test_a_cursor_of_another_epoch_is_told_as_lost(instance, tmp_path):
     publisher = instance.publisher()
     holder = instance.subscribe("stale")

@@ -271,6 +271,89 @@ Test(repair, resumes_after_its_cursor_before_anything_newer)
 	expect_data(6, 0);
 }
 
+/* A fragment of session 5 or 6; their publisher sequences are those of `number`. */
+static void fragment(uint64_t sequence, uint64_t session, uint64_t number, uint8_t flags)
+{
+	struct fan_delivery d = engine_delivery(sequence, 5);
+
+	d.flags = flags;
+	d.session = session;
+	d.publisher_sequence = number;
+	engine_deliver(&engine, &d, "hello");
+}
+
+static void resume(struct fan_cursor *cursor, int tail)
+{
+	options.cursors = cursor;
+	options.cursor_cnt = 1;
+	subscribe(tail);
+}
+
+/* Two publishers' events, of which one is whole between the fragments of the other. */
+Test(repair, a_cursor_does_not_cut_what_is_unfinished)
+{
+	struct fan_event event;
+
+	subscribe(0);
+	fragment(1, 5, 1, FAN_FLAG_BEGIN);
+	fragment(2, 6, 1, FAN_FLAG_BEGIN);
+	fragment(3, 6, 2, FAN_FLAG_END);
+	event = expect(FAN_EVENT_DATA);
+	cr_assert_eq(event.sequence, 3);
+	cr_assert_eq(event.unfinished, 1);
+	fragment(4, 5, 2, FAN_FLAG_END);
+	event = expect(FAN_EVENT_DATA);
+	cr_assert_eq(event.sequence, 4);
+	cr_assert_eq(event.unfinished, 0);
+}
+
+Test(repair, goes_on_with_what_was_unfinished_and_tells_nothing_twice)
+{
+	struct fan_cursor cursor = {.epoch = 7, .sequence = 5, .unfinished = 2};
+	struct fan_event event;
+
+	resume(&cursor, 6);
+	expect_asks(2, 6);
+	fragment(2, 5, 1, FAN_FLAG_BEGIN | FAN_FLAG_REPLAY);
+	fragment(3, 8, 9, FAN_FLAG_REPLAY); /* of one that began before, and was told at 4 */
+	fragment(4, 8, 10, FAN_FLAG_END | FAN_FLAG_REPLAY);
+	say(FAN_TYPE_LOST, 5, 5);
+	fragment(6, 5, 2, FAN_FLAG_END | FAN_FLAG_REPLAY);
+	event = expect(FAN_EVENT_DATA);
+	cr_assert_eq(event.sequence, 6);
+	cr_assert_eq(event.payload_len, 10);
+	cr_assert_eq(event.unfinished, 0);
+	cr_assert_eq(counts().lost, 0);
+}
+
+Test(repair, what_was_unfinished_and_is_gone_is_told_as_lost)
+{
+	struct fan_cursor cursor = {.epoch = 7, .sequence = 3, .unfinished = 1};
+
+	resume(&cursor, 4);
+	expect_asks(1, 4);
+	say(FAN_TYPE_LOST, 1, 3);
+	fragment(4, 5, 2, FAN_FLAG_END | FAN_FLAG_REPLAY);
+	expect_lost(4, 4);
+	expect_nothing(10);
+}
+
+Test(repair, what_waits_behind_a_loss_is_unfinished_too)
+{
+	struct fan_event event;
+
+	subscribe(0);
+	fragment(1, 5, 1, FAN_FLAG_BEGIN);
+	fragment(2, 6, 1, FAN_FLAG_BEGIN);
+	fragment(3, 5, 5, FAN_FLAG_BEGIN | FAN_FLAG_END); /* which gives up the first */
+	event = expect(FAN_EVENT_LOST);
+	cr_assert_eq(event.lost_last, 1);
+	cr_assert_eq(event.unfinished, 2);
+	event = expect(FAN_EVENT_DATA);
+	cr_assert_eq(event.sequence, 3);
+	cr_assert_eq(event.unfinished, 2);
+}
+
 Test(repair, of_another_epoch_the_cursors_rest_is_lost)
 {
 	struct fan_cursor cursor = {.epoch = 6, .sequence = 3};

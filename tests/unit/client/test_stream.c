@@ -520,7 +520,7 @@ Test(one_stream, what_is_missing_at_the_end_is_lost_and_what_is_there_is_not)
 
 Test(one_stream, resumes_after_its_cursor)
 {
-	stream_resume(&s, EPOCH, 10);
+	stream_resume(&s, EPOCH, 10, 0);
 	stream_begin(&s, EPOCH, 14, 0, &reassembly);
 	cr_assert_eq(take(15), STREAM_HELD, "what is newer waits");
 	expect_ask(11, 14);
@@ -532,7 +532,7 @@ Test(one_stream, resumes_after_its_cursor)
 
 Test(one_stream, of_another_epoch_the_cursors_rest_is_lost)
 {
-	stream_resume(&s, EPOCH, 10);
+	stream_resume(&s, EPOCH, 10, 0);
 	stream_begin(&s, EPOCH + 1, 3, 0, &reassembly);
 	expect_lost(EPOCH, 11, UINT64_MAX);
 	expect_ask(1, 3);
@@ -541,7 +541,7 @@ Test(one_stream, of_another_epoch_the_cursors_rest_is_lost)
 
 Test(one_stream, a_cursor_ahead_of_the_stream_waits_for_nothing)
 {
-	stream_resume(&s, EPOCH, 100);
+	stream_resume(&s, EPOCH, 100, 0);
 	stream_begin(&s, EPOCH, 14, 0, &reassembly);
 	cr_assert_not(stream_behind(&s));
 	cr_assert_eq(take(15), STREAM_NEXT);
