@@ -87,6 +87,18 @@ void log_init(struct plane *plane)
 	__atomic_store_n(&state->log_workers, plane->tx_queue_cnt, __ATOMIC_RELEASE);
 }
 
+static void count_shares(struct worker *w)
+{
+	uint64_t began_tsc = rte_rdtsc();
+	unsigned cnt = log_shares_count(w);
+
+	if (cnt)
+		fan_log(FAN_LOG_INFO, SUBJECT,
+			"worker %u takes over %u records of the event log: counted in %" PRIu64
+			" ms",
+			w->idx, cnt, (rte_rdtsc() - began_tsc) * 1000 / rte_get_tsc_hz());
+}
+
 int log_open(struct worker *w)
 {
 	const struct plane *plane = w->plane;
@@ -110,6 +122,7 @@ int log_open(struct worker *w)
 	}
 	share = share ? share : log->rings[0].size / LOG_SHARE_OF;
 	log->share_max = (uint32_t)(RTE_MIN(share, log->rings[0].size) / LINE);
+	count_shares(w);
 	return 0;
 }
 
@@ -211,6 +224,11 @@ static uint32_t check_of(const struct fan_log_record *record)
 	return record_check(record, lanes);
 }
 
+bool log_is_whole(const struct fan_log_record *record)
+{
+	return check_of(record) == record->check;
+}
+
 bool log_check(const struct worker *w, const struct fan_log_record *record,
 	       const struct fan_group *group, uint64_t epoch)
 {
@@ -219,7 +237,7 @@ bool log_check(const struct worker *w, const struct fan_log_record *record,
 	struct fan_delivery delivery;
 
 	if (record->image_len > room || record->image_len < FAN_DELIVERY_LEN ||
-	    check_of(record) != record->check)
+	    !log_is_whole(record))
 		return false;
 	return fan_delivery_decode(log_image(record), record->image_len, &delivery) ==
 		       FAN_WIRE_OK &&
@@ -236,8 +254,7 @@ bool log_check(const struct worker *w, const struct fan_log_record *record,
 static unsigned ring_choose(struct worker *w, const struct fan_group *group, uint64_t len)
 {
 	struct log *log = w->log;
-	uint64_t hash = fan_table_hash(w->plane->table.seed, group->handle, 0);
-	struct log_share *share = &log->shares[hash >> 40 & (LOG_SHARES - 1)];
+	struct log_share *share = log_share_of(w, group->handle);
 	uint32_t window = (uint32_t)(log->rings[0].head / log->rings[0].size);
 	uint32_t units = (uint32_t)(len / LINE);
 

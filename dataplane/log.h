@@ -41,7 +41,7 @@ struct log {
  * is void. Main lcore, after the port is started and before any worker is made.
  */
 void log_init(struct plane *plane);
-/* This worker's part of it; 0 or -ENOMEM. */
+/* This worker's part of it, with what a predecessor left in it; 0 or -ENOMEM. */
 int log_open(struct worker *w);
 void log_close(struct worker *w);
 
@@ -59,6 +59,17 @@ enum log_get log_get(const struct worker *w, uint64_t position, uint64_t incarna
 /* Whether the whole record is as it was written, and is of this group and stream. */
 bool log_check(const struct worker *w, const struct fan_log_record *record,
 	       const struct fan_group *group, uint64_t epoch);
+/* Whether a record that lies within the ring is as it was written. */
+bool log_is_whole(const struct fan_log_record *record);
+/* Charges each user with what a predecessor logged of his: how many records; log_share.c. */
+unsigned log_shares_count(struct worker *w);
+static inline struct log_share *log_share_of(const struct worker *w,
+					     const uint8_t handle[FAN_HANDLE_LEN])
+{
+	uint64_t hash = fan_table_hash(w->plane->table.seed, handle, 0);
+
+	return &w->log->shares[hash >> 40 & (LOG_SHARES - 1)];
+}
 static inline const uint8_t *log_image(const struct fan_log_record *record)
 {
 	return (const uint8_t *)(record + 1);

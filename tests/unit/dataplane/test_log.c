@@ -197,6 +197,85 @@ Test(log, outlives_the_process_that_wrote_it)
 }
 
 /* The acknowledgement never left: the publisher asks again, and is told the event's place. */
+/* Units that a user has in ring 0, by his chain of records. */
+static uint64_t held_units(const struct fan_group *group)
+{
+	const struct worker *w = p.plane.workers[0];
+	const struct fan_group_state *state = &p.plane.group_states[group - p.regions.groups];
+	const struct fan_log_record *record;
+	uint64_t at = log_tail(w, state), before = state->sequence + 1, units = 0;
+
+	while (log_get(w, at, group->incarnation, before, &record) == LOG_FOUND) {
+		if (!(at & FAN_LOG_RING_BIT))
+			units += (sizeof(*record) + record->image_len + 63) / 64;
+		before = record->sequence;
+		at = record->previous;
+	}
+	return units;
+}
+
+static void expect_exact_shares(void)
+{
+	const struct fan_group *const groups[] = {alice, bob};
+
+	for (unsigned i = 0; i < RTE_DIM(groups); i++) {
+		const struct log_share *share =
+			log_share_of(p.plane.workers[0], groups[i]->handle);
+
+		cr_expect_eq(share->window, log_of(0)->rings[0].head / log_of(0)->rings[0].size);
+		cr_expect_eq(share->cnt + share->last, held_units(groups[i]), "%u + %u of %lu",
+			     share->cnt, share->last, (unsigned long)held_units(groups[i]));
+	}
+}
+
+/* Over several fillings of the ring, whatever the sizes; and over a takeover of a takeover. */
+Test(log, a_users_share_is_counted_anew_at_a_takeover)
+{
+	for (unsigned i = 0; i < 40; i++) {
+		log_of(0)->share_max = UINT32_MAX;
+		publish_events(&p, i % 3 ? "alice" : "bob", 40, (uint16_t)(17 * i % 1100));
+		if (i % 4)
+			continue;
+		restart();
+		cr_assert_gt(held_units(alice) + held_units(bob), 0);
+		expect_exact_shares();
+		restart(); /* it skips what might be half written, and nothing was */
+		expect_exact_shares();
+	}
+	cr_expect_gt(log_of(0)->rings[0].head, 2 * log_of(0)->rings[0].size);
+}
+
+Test(log, who_has_used_up_his_share_has_no_second_one_after_a_takeover)
+{
+	uint64_t heavy;
+
+	while (!counter(&p, FAN_COUNTER_log_heavy))
+		publish_events(&p, "bob", 10, 1000);
+	restart();
+	heavy = counter(&p, FAN_COUNTER_log_heavy);
+	publish_events(&p, "bob", 40, 1000);
+	cr_expect_geq(counter(&p, FAN_COUNTER_log_heavy), heavy + 40 - 1);
+	heavy = counter(&p, FAN_COUNTER_log_heavy);
+	publish_events(&p, "alice", 10, 1000);
+	cr_expect_eq(counter(&p, FAN_COUNTER_log_heavy), heavy);
+}
+
+/* Old payload that looks like a record where none is. */
+Test(log, what_only_looks_like_a_record_is_charged_to_nobody)
+{
+	struct log_ring *ring = &log_of(0)->rings[0];
+	struct fan_log_record *record;
+
+	publish_events(&p, "alice", 10, 200);
+	record = (void *)(ring->bytes + ring->at + LOG_RECORD_MAX / 64 * 64);
+	memset(record, 0, 1024);
+	record->position = ring->head + LOG_RECORD_MAX / 64 * 64;
+	record->image_len = 500;
+	memcpy((uint8_t *)(record + 1) + FAN_DELIVERY_HANDLE_OFF, bob->handle, FAN_HANDLE_LEN);
+	restart();
+	expect_exact_shares();
+}
+
 Test(log, what_was_logged_is_answered_with_its_place_after_a_kill)
 {
 	struct fan_result_record *record = &p.plane.session_states[1].results[1];
