@@ -13,7 +13,7 @@
 #include "common/wire/wire.h"
 
 #define UNSEAL_KEYS    2  /* generations: the present one, and another while keys rotate */
-#define UNSEAL_STREAMS 16 /* of the latest used ones, that are kept ready */
+#define UNSEAL_STREAMS 72 /* of the latest used ones, kept ready: a connection has up to 66 */
 
 typedef struct evp_cipher_ctx_st EVP_CIPHER_CTX;
 
