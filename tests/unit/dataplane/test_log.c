@@ -219,8 +219,7 @@ static void expect_exact_shares(void)
 	const struct fan_group *const groups[] = {alice, bob};
 
 	for (unsigned i = 0; i < RTE_DIM(groups); i++) {
-		const struct log_share *share =
-			log_share_of(p.plane.workers[0], groups[i]->handle);
+		const struct log_share *share = log_share_of(p.plane.workers[0], groups[i]->handle);
 
 		cr_expect_eq(share->window, log_of(0)->rings[0].head / log_of(0)->rings[0].size);
 		cr_expect_eq(share->cnt + share->last, held_units(groups[i]), "%u + %u of %lu",
