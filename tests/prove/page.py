@@ -18,24 +18,25 @@ def duration(seconds):
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def table(result):
-    """A run as Markdown. One that was not kept says so."""
-    if result is None:
+def table(rows):
+    """The kept rows as Markdown: each part ran by itself, perhaps on another day. Where none was kept it says so."""
+    if not rows:
         return "Not run yet.\n"
-    lines = [f"Commit {result['commit']}, {result['date']}, {result['machine']['cpu']} ({result['machine']['cpus']} CPUs), "
-             f"Linux {result['machine']['kernel']}, {duration(result['seconds'])}.", "",
-             "| part | what was tried | how often | got through | seed | time |",
-             "| --- | --- | ---: | ---: | ---: | ---: |"]
-    for part in result["parts"]:
-        through = number(part["got_through"]) if part["passed"] or part["got_through"] else "**failed**"
-        lines.append(f"| {part['name']} | {part['what']} | {number(part['tried'])} {part['unit']} | {through} | "
-                     f"{part['seed']} | {duration(part['seconds'])} |")
+    machines = sorted({f"{row['machine']['cpu']} ({row['machine']['cpus']} CPUs), Linux {row['machine']['kernel']}" for row in rows})
+    lines = [f"On {'; '.join(machines)}; {duration(sum(row['seconds'] for row in rows))} in all.", "",
+             "| part | what was tried | how often | got through | seed | time | date, commit |",
+             "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    for row in rows:
+        through = number(row["got_through"]) if row["passed"] or row["got_through"] else "**failed**"
+        lines.append(f"| {row['name']} | {row['what']} | {number(row['tried'])} {row['unit']} | {through} | "
+                     f"{row['seed']} | {duration(row['seconds'])} | {row['date']}, {row['commit']} |")
     return "\n".join(lines) + "\n"
 
 
-def load(form):
-    path = RESULTS / f"{form}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def load(form, folder=RESULTS):
+    """The rows that runs with --save have kept."""
+    path = folder / f"{form}.json"
+    return json.loads(path.read_text())["parts"] if path.exists() else []
 
 
 def rewrite(text, results):

@@ -6,16 +6,18 @@ A part is an entry of parts.json: a command of a short and one of a long form, e
 output is one JSON object {"name", "tried", "unit", "got_through", "seed", "seconds"}. A part fails where its command is
 missing, ends badly or late, closes with anything else, tried nothing, or let anything through.
 
-usage: ./dev prove [--long [--minutes N]] [--seed N] [--only PART]... [--save]   run
-       ./dev prove --list                                                        the parts and their commands
-       ./dev prove --docs                                                        rewrite the tables of docs/reliability.md
+usage: ./dev prove [--long [--minutes N]] [--seed N] [--only PART]... [--save] [--resume]   run
+       ./dev prove --list                                            the parts and their commands
+       ./dev prove --docs                                            rewrite the tables of docs/reliability.md
+
+With --save a part's row is kept in tests/prove/results/ as soon as it has ended, in the place of its last one, with its
+own seed, time, date and commit: the long form can be run part by part, and --resume goes on where a run broke off.
 """
 import argparse
 import json
 import os
 import pathlib
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -148,7 +150,7 @@ def run_part(part, form, seed, minutes, logs):
     except Failure as failure:
         row["failure"] = f"{failure}; see {log_path.relative_to(ROOT) if log_path.is_relative_to(ROOT) else log_path}"
     row["seconds"] = round(time.monotonic() - began, 1)
-    return row
+    return row | {"commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine()}
 
 
 def commit():
@@ -185,12 +187,15 @@ def parse(args):
     parser.add_argument("--minutes", type=float, help=f"with --long: of all timed parts together (default {LONG_MINUTES})")
     parser.add_argument("--seed", type=int, help="the same run again")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="this part alone; repeatable")
-    parser.add_argument("--save", action="store_true", help="keep the result in tests/prove/results/ for the page")
+    parser.add_argument("--save", action="store_true", help="keep each part's row in tests/prove/results/ for the page")
+    parser.add_argument("--resume", action="store_true", help="leave out the parts whose kept row has passed; implies --save")
     parser.add_argument("--list", action="store_true", help="print the parts and their commands")
     parser.add_argument("--docs", action="store_true", help="rewrite the tables of docs/reliability.md")
     parser.add_argument("--parts", type=pathlib.Path, default=HERE / "parts.json", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/prove.json", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=pathlib.Path, default=HERE / "results", help=argparse.SUPPRESS)
     how = parser.parse_args(args)
+    how.save = how.save or how.resume
     if how.minutes is not None and not how.long:
         parser.error("--minutes goes with --long")
     if how.minutes is not None and how.minutes <= 0:
@@ -198,48 +203,61 @@ def parse(args):
     return how
 
 
-def choose(parts, only):
+def choose(parts, only, kept=()):
     unknown = set(only) - {part["name"] for part in parts}
     if unknown:
         raise SystemExit(f"prove: no such part: {', '.join(sorted(unknown))}; ./dev prove --list")
-    return [part for part in parts if not only or part["name"] in only]
+    passed = {row["name"] for row in kept if row["passed"]}
+    return [part for part in parts if (not only or part["name"] in only) and part["name"] not in passed]
 
 
-def run_all(parts, form, seed, minutes, out):
+def keep(row, form, order, folder):
+    """The row takes the place of the part's last one; parts that are no more have no row. Whole, or as it was."""
+    rows = {one["name"]: one for one in [*page.load(form, folder), row]}
+    path, new = folder / f"{form}.json", folder / f".{form}.json.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    new.write_text(json.dumps({"form": form, "parts": [rows[name] for name in order if name in rows]}, indent=1) + "\n")
+    new.replace(path)
+
+
+def run_all(parts, form, seed, minutes, out, on_row):
     logs = out.parent / "prove"
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    of = shares(parts, form, minutes)
+    logs.mkdir(parents=True, exist_ok=True)
     rows = []
     for part in parts:
         print(f"prove: {part['name']} ...", flush=True)
-        rows.append(run_part(part, form, seed, of.get(part["name"], 0), logs))
+        rows.append(run_part(part, form, seed, minutes.get(part["name"], 0), logs))
+        on_row(rows[-1])
         if rows[-1]["failure"]:
             print(f"prove: {part['name']}: {rows[-1]['failure']}", flush=True)
     return rows
 
 
+def print_list(parts):
+    for part in parts:
+        print(f"{part['name']}: {part.get('what', '')}\n  short: {' '.join(part['short'])}\n"
+              f"  long:  {' '.join(part['long'])}")
+    return 0
+
+
 def main(args):
     how = parse(args)
-    parts = load_parts(how.parts)
     if how.docs:
         return page.rewrite_file()
+    all_parts = load_parts(how.parts)
     form = "long" if how.long else "short"
     seed = secrets.randbelow(2**31 - 1) + 1 if how.seed is None else how.seed
-    minutes = LONG_MINUTES if how.minutes is None else how.minutes
-    parts = choose(parts, how.only)
+    parts = choose(all_parts, how.only, page.load(form, how.results) if how.resume else ())
     if how.list:
-        for part in parts:
-            print(f"{part['name']}: {part.get('what', '')}\n  short: {' '.join(part['short'])}\n"
-                  f"  long:  {' '.join(part['long'])}")
-        return 0
+        return print_list(parts)
+    # its share of the minutes does not depend on which parts run today
+    minutes = shares(all_parts, form, LONG_MINUTES if how.minutes is None else how.minutes)
+    order = [part["name"] for part in all_parts]
     began = time.time()
-    rows = run_all(parts, form, seed, minutes, how.out)
-    result = {"form": form, "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
-              "machine": machine(), "seed": seed, "seconds": round(time.time() - began, 1), "parts": rows}
+    rows = run_all(parts, form, seed, minutes, how.out,
+                   (lambda row: keep(row, form, order, how.results)) if how.save else lambda row: None)
+    result = {"form": form, "seed": seed, "seconds": round(time.time() - began, 1), "parts": rows}
     how.out.write_text(json.dumps(result, indent=1) + "\n")
-    if how.save:
-        (HERE / f"results/{form}.json").write_text(json.dumps(result, indent=1) + "\n")
     print()
     report(rows)
     failed = sum(not row["passed"] for row in rows)

@@ -116,7 +116,47 @@ def test_the_page_is_made_from_the_results():
     assert page.rewrite(text, results) == text, "docs/reliability.md: ./dev prove --docs"
 
 
+def row(name, **more):
+    return {**GOOD, "name": name, "what": "w", "passed": True, "commit": "c1", "date": "2026-01-02",
+            "machine": {"cpu": "m", "cpus": 2, "kernel": "k"}, **more}
+
+
 def test_a_failed_part_is_not_hidden_in_the_page():
-    result = {"commit": "c", "date": "d", "machine": {"cpu": "m", "cpus": 2, "kernel": "k"}, "seconds": 1,
-              "parts": [{**GOOD, "what": "w", "passed": False}]}
-    assert "**failed**" in page.table(result)
+    assert "**failed**" in page.table([row("one", passed=False)])
+
+
+def saved(tmp_path, parts, *args):
+    run(tmp_path, parts, "--results", str(tmp_path / "kept"), *args)
+    return {one["name"]: one for one in page.load("short", tmp_path / "kept")}
+
+
+def test_each_part_is_kept_as_it_ends_in_the_place_of_its_last_row(tmp_path):
+    parts = [part("one", closing()), part("two", closing(tried=5))]
+    assert not saved(tmp_path, parts), "only with --save"
+    first = saved(tmp_path, parts, "--save")
+    assert list(first) == ["one", "two"] and first["two"]["tried"] == 5
+    parts[1] = part("two", closing(tried=6, seed=8))
+    second = saved(tmp_path, parts, "--save", "--only", "two")
+    assert second["one"] == first["one"] and (second["two"]["tried"], second["two"]["seed"]) == (6, 8)
+    assert second["two"]["commit"] and second["two"]["date"] and second["two"]["machine"]["cpus"]
+    text = page.table(list(second.values()))
+    assert "| 6 things |" in text and "| 10 things |" in text and "| 8 |" in text
+
+
+def test_a_run_that_broke_off_leaves_what_had_ended(tmp_path, monkeypatch):
+    parts = [part("one", closing()), part("two", closing())]
+    run_part = prove.run_part
+    monkeypatch.setattr(prove, "run_part", lambda one, *more: sys.exit(143) if one["name"] == "two" else run_part(one, *more))
+    with pytest.raises(SystemExit):
+        saved(tmp_path, parts, "--save")
+    assert [one["name"] for one in page.load("short", tmp_path / "kept")] == ["one"]
+
+
+def test_resuming_runs_what_is_missing_or_has_failed(tmp_path):
+    parts = [part("one", closing()), part("two", closing(got_through=1)), part("three", closing())]
+    saved(tmp_path, parts, "--save", "--only", "one", "--only", "two")
+    parts[0] = part("one", closing(tried=99))
+    parts[1] = part("two", closing())
+    after = saved(tmp_path, parts, "--resume")
+    assert after["one"]["tried"] == 10, "it had passed: it is not run again"
+    assert all(one["passed"] for one in after.values()) and list(after) == ["one", "two", "three"]
