@@ -68,23 +68,29 @@ static int note(struct actor *a, struct line line)
 	exit(3);
 }
 
+static void learn(struct actor *a, const struct line *line)
+{
+	if (line->kind == LINE_BEGUN)
+		a->index = line->index + 1;
+	if (line->kind == LINE_GOT) {
+		a->epoch = line->epoch;
+		a->sequence = line->sequence;
+	}
+	if (line->kind == LINE_LOST && line->sent != UINT64_MAX) {
+		a->epoch = line->epoch;
+		a->sequence = line->sent;
+	}
+}
+
 /* What its predecessors knew. */
 static void resume(struct actor *a)
 {
-	struct line line;
+	static struct line lines[1024];
+	ssize_t got;
 
-	while (read(a->file, &line, sizeof(line)) == (ssize_t)sizeof(line)) {
-		if (line.kind == LINE_BEGUN)
-			a->index = line.index + 1;
-		if (line.kind == LINE_GOT) {
-			a->epoch = line.epoch;
-			a->sequence = line.sequence;
-		}
-		if (line.kind == LINE_LOST && line.sent != UINT64_MAX) {
-			a->epoch = line.epoch;
-			a->sequence = line.sent;
-		}
-	}
+	while ((got = read(a->file, lines, sizeof(lines))) > 0)
+		for (size_t i = 0; i < (size_t)got / sizeof(lines[0]); i++)
+			learn(a, &lines[i]);
 	note(a, (struct line){.kind = LINE_STARTED});
 }
 

@@ -6,7 +6,10 @@ Subscribers and publishers write down what they know before they go on (actor.c)
 known: their successors go on from there, with the last place as cursor. Judged at the end, from their files alone:
 nothing of another user; each event once, in its publisher's order, in its stream's order, byte for byte; each event that
 was acknowledged is there, or told as lost; each registration that was acknowledged lives until its process is killed.
+
+Many kills are parted into rounds on one instance: each has users and files of its own, and is judged at its end.
 """
+import collections
 import os
 import random
 import struct
@@ -22,6 +25,8 @@ BEGUN, ANSWERED, GOT, LOST, STARTED, ENDED, ACTIVE = range(1, 8)
 END_OF_EPOCH = 2**64 - 1
 KINDS = ("fanwired", "dataplane", "subscriber", "publisher")
 ALIVE_AGAIN_S = 20
+ROUND = 100  # kills of each kind
+LONGEST_S = 0.25  # between one is up again and the next is killed
 
 
 class Actor:
@@ -79,9 +84,9 @@ def kill_one(instance, actors, kind, chance):
         chance.choice([actor for actor in actors if actor.kind == kind]).kill()
 
 
-def settle(actors, chance, longest=0.4):
+def settle(actors, chance):
     """Traffic for a while; who left is replaced."""
-    until = time.monotonic() + chance.uniform(0.02, longest)
+    until = time.monotonic() + chance.uniform(0.01, LONGEST_S)
     while time.monotonic() < until:
         for actor in actors:
             actor.keep_alive()
@@ -95,10 +100,9 @@ def flows_again(actors, sizes):
     return all(actor.file.exists() and actor.file.stat().st_size > sizes.get(actor.name, 0) + LINE.size for actor in actors)
 
 
-def run(instance, how, part):
-    chance = random.Random(how.seed)
-    actors = [Actor(instance, "subscriber", user, n) for user in range(USERS) for n in range(SUBSCRIBERS)]
-    actors += [Actor(instance, "publisher", user, n) for user in range(USERS) for n in range(PUBLISHERS)]
+def run(instance, chance, users, kills, part):
+    actors = [Actor(instance, "subscriber", user, n) for user in users for n in range(SUBSCRIBERS)]
+    actors += [Actor(instance, "publisher", user, n) for user in users for n in range(PUBLISHERS)]
     for actor in actors[: USERS * SUBSCRIBERS]:
         actor.start()
     ready = live.wait_for(lambda: all(a.count(ACTIVE) for a in actors[: USERS * SUBSCRIBERS]), 20)
@@ -106,7 +110,7 @@ def run(instance, how, part):
     for actor in actors[USERS * SUBSCRIBERS:]:
         actor.start()
     try:
-        kinds = [kind for kind in KINDS for _ in range(how.kills)]
+        kinds = [kind for kind in KINDS for _ in range(kills)]
         chance.shuffle(kinds)
         for kind in kinds:
             settle(actors, chance)
@@ -176,9 +180,9 @@ def told_lost(lost, at):
     return any(epoch == at[0] and first <= at[1] <= last for epoch, first, last in lost)
 
 
-def judge(part, actors):
+def judge(part, actors, users):
     counts = {"events": 0, "acknowledged": 0, "lost": 0, "ended": 0}
-    for user in range(USERS):
+    for user in users:
         answers = acknowledged(actors, user)
         counts["acknowledged"] += len(answers)
         for actor in actors:
@@ -196,21 +200,33 @@ def judge(part, actors):
 
 
 def main():
-    how = live.arguments(__doc__, kills=(int, 20, "of each kind of process"))
+    how = live.arguments(__doc__, kills=(int, 20, "of each kind of process"),
+                         plant=(str, "", "a planted bug, to see it fail"))
     part = live.Part("kill", "kills", how.seed)
-    log_mb = max(256, how.kills * 4)
-    one = live.instance(ports=200, config={"dataplane.log_mb": log_mb, "dataplane.log_user_kb": log_mb * 512})
+    chance, counts, log_mb = random.Random(how.seed), collections.Counter(), 4 * ROUND
+    one = live.instance(ports=200, plant=how.plant, kind=live.InMemory,
+                        config={"dataplane.log_mb": log_mb, "dataplane.log_user_kb": log_mb * 512})
     try:
-        actors = run(one, how, part)
-        counts = judge(part, actors)
-        counters = one.counters()
-        part.expect("copies to endpoints of another user", counters["drop_endpoint_foreign"])
-        if part.closing["got_through"]:
-            print(one.logs())
-            keep(one)
+        for number, first in enumerate(range(0, how.kills, ROUND)):
+            users = range(number * USERS, (number + 1) * USERS)
+            actors = run(one, chance, users, min(ROUND, how.kills - first), part)
+            counts.update(judge(part, actors, users))
+            part.expect("copies to endpoints of another user", one.counters()["drop_endpoint_foreign"])
+            if part.closing["got_through"]:
+                print(one.logs())
+                keep(one)
+                break
+            print(f"{part.closing['tried']} kills: {dict(counts)}", flush=True)
+            forget(actors)
     finally:
         one.down()
     return part.close(**counts)
+
+
+def forget(actors):
+    for actor in actors:
+        actor.log.close()
+        actor.file.unlink()
 
 
 def keep(instance):
