@@ -28,7 +28,7 @@
 #define RUN_SHORT    5	 /* one copy more */
 #define RUN_LONG     256 /* without a gap: one less */
 #define RUN_EXPECTED 16	 /* after a change */
-#define RUN_FIRST    64
+#define RUN_FIRST    32
 
 void recovery_init(struct recovery *r)
 {
@@ -140,18 +140,18 @@ void recovery_on_accepted(struct fan_publisher *p, uint64_t accepted, bool gap)
 {
 	struct recovery *r = &p->recovery;
 
-	if (accepted < p->accepted || accepted >= p->next)
-		return;
-	if (accepted > p->accepted) {
+	if (accepted > p->accepted && accepted < p->next) {
 		r->run += (uint32_t)(accepted - p->accepted);
 		r->stalls = 0;
-		r->backoff = r->backoff < PROBES ? r->backoff : PROBES;
-		if (r->congestion < CONGESTION_LEAST)
-			r->congestion = CONGESTION_LEAST;
 		r->gap_told = false;
 		p->accepted = accepted;
 	}
-	r->gap_told |= gap;
+	if (r->stalls <= STALLS) { /* something gets through, and is taken */
+		r->backoff = r->backoff < PROBES ? r->backoff : PROBES;
+		if (r->congestion < CONGESTION_LEAST)
+			r->congestion = CONGESTION_LEAST;
+	}
+	r->gap_told |= gap && accepted == p->accepted;
 	if (r->run >= RUN_LONG) {
 		r->run = 0;
 		r->run_mean = RUN_FIRST;
@@ -170,16 +170,12 @@ static void lose_behind_gap(struct fan_publisher *p, bool vague)
 		window_at(p, s)->vague = vague;
 		window_lose(p, s);
 	}
-	/* still at the same place: it is the engine that cannot take it, rather than the network */
-	if (++p->recovery.stalls <= STALLS)
-		copies_adapt(&p->recovery);
-	else
-		p->recovery.congestion = shrunk(p->recovery.stalls - STALLS);
 }
 
 /*
  * Told after the round trip of what was sent last to fill the gap: that was lost as well. Sooner:
- * the word is of the flight before. Where the same is told again and again, ever more slowly.
+ * the word is of the flight before. Where the same is told again and again
+ * it is the engine that cannot take it, rather than the network: ever more slowly.
  */
 static void judge_gap(struct fan_publisher *p, uint64_t now_ns)
 {
@@ -193,6 +189,10 @@ static void judge_gap(struct fan_publisher *p, uint64_t now_ns)
 		return;
 	narrow(p);
 	lose_behind_gap(p, false);
+	if (++r->stalls <= STALLS)
+		copies_adapt(r);
+	else
+		r->congestion = shrunk(r->stalls - STALLS);
 }
 
 /* Accepted, and the result is overdue. */
@@ -256,6 +256,8 @@ void recovery_expire(struct fan_publisher *p, uint64_t now_ns)
 			break;
 		if (s > p->accepted) {
 			lose_behind_gap(p, true);
+			if (r->stalls <= STALLS)
+				copies_adapt(r);
 			break;
 		}
 		if (d->sent_ns <= overdue_ns) {

@@ -196,31 +196,47 @@ Test(recovery, sends_nothing_twice_where_nothing_is_lost)
 	cr_assert_leq(us, 5000 * 100 / 32, "%lu us", us);
 }
 
+#define SEEDS 12
+
+/* A session of its own for each seed: its beginning, when nothing is known yet, is the worst. */
 static void crawl(unsigned loss, uint64_t cnt, uint64_t most_us_each, unsigned most_sent_each)
 {
-	uint64_t us;
+	uint64_t us = 0, worst_us = 0, sent = 0;
 
-	world.loss = loss;
-	us = run(&world, cnt);
-	cr_assert_leq(us, cnt * most_us_each, "%lu us an event at %u of 1000", us / cnt, loss);
-	cr_assert_leq(world.sent, cnt * most_sent_each, "%lu datagrams for %lu events", world.sent,
-		      cnt);
+	for (unsigned seed = 1; seed <= SEEDS; seed++) {
+		uint64_t one_us;
+
+		teardown();
+		setup();
+		world.loss = loss;
+		world.seed = seed;
+		one_us = run(&world, cnt);
+		us += one_us;
+		worst_us = worst_us > one_us ? worst_us : one_us;
+		sent += world.sent;
+	}
+	cr_assert_leq(us, SEEDS * cnt * most_us_each, "%lu us an event at %u of 1000",
+		      us / cnt / SEEDS, loss);
+	cr_assert_leq(worst_us, 3 * cnt * most_us_each, "%lu us an event at worst at %u of 1000",
+		      worst_us / cnt, loss);
+	cr_assert_leq(sent, SEEDS * cnt * most_sent_each, "%lu datagrams for %lu events", sent,
+		      SEEDS * cnt);
 }
 
 /* Waiting for the clock alone would be 1,000 us for each loss. */
 Test(recovery, a_twentieth_lost_costs_little)
 {
-	crawl(50, 5000, 25, 3);
+	crawl(50, 1000, 25, 3);
 }
 
 Test(recovery, a_fifth_lost_is_no_crawl)
 {
-	crawl(200, 5000, 90, 8);
+	crawl(200, 1000, 90, 8);
 }
 
 Test(recovery, half_of_all_lost_is_no_crawl)
 {
-	crawl(500, 2000, 1100, 24);
+	crawl(500, 500, 1500, 24);
 }
 
 Test(recovery, a_gap_is_filled_one_round_trip_after_it_was_told)
