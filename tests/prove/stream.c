@@ -17,7 +17,7 @@
 #include "tests/prove/content.h"
 
 #define CHANNELS   3 /* all, and two threads */
-#define PUBLISHERS 128
+#define PUBLISHERS 2048
 #define READY_MAX  256
 
 static const char *const threads[CHANNELS] = {NULL, "alpha", "beta"};
@@ -40,7 +40,9 @@ struct streams {
 	const char *client_socket;
 	struct fan_credential credential;
 	unsigned connections_each, events_each, publisher_cnt, fragments, silence_s;
-	int epoll_fd;
+	int epoll_fd,
+		publishers_fd; /* what receives; who has been answered or is due to send again */
+	unsigned next_publisher;
 	struct user *users;
 	unsigned user_cnt;
 	struct receiver *receivers;
@@ -100,9 +102,15 @@ static int subscribe_all(struct streams *s)
 
 static int open_publishers(struct streams *s)
 {
-	for (unsigned i = 0; i < s->publisher_cnt; i++)
+	for (unsigned i = 0; i < s->publisher_cnt; i++) {
+		struct epoll_event interest = {.events = EPOLLIN, .data.u32 = i};
+
 		if (fan_publisher_open(&s->publishers[i], s->client_socket, &s->credential) != 0)
 			return fail("open a publisher");
+		if (epoll_ctl(s->publishers_fd, EPOLL_CTL_ADD, fan_publisher_fd(s->publishers[i]),
+			      &interest) != 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -201,42 +209,52 @@ static void on_receipt(void *arg, int64_t ticket, int status, const struct fan_r
 		fprintf(stderr, "stream: publish: %d\n", status);
 }
 
-static unsigned step_all(struct streams *s)
+static void step_ready(struct streams *s)
 {
-	unsigned in_flight = 0;
+	struct epoll_event ready[READY_MAX];
+	int cnt = epoll_wait(s->publishers_fd, ready, READY_MAX, 0);
 
-	for (unsigned i = 0; i < s->publisher_cnt; i++) {
-		int left = fan_publisher_step(s->publishers[i], 0, on_receipt, s);
+	for (int i = 0; i < cnt; i++)
+		fan_publisher_step(s->publishers[ready[i].data.u32], 0, on_receipt, s);
+}
 
-		in_flight += left > 0 ? (unsigned)left : 0;
+/* Tries the sessions in turn, from the one after the last that had room. */
+static int64_t publish_where_room_is(struct streams *s, uint32_t channel, uint32_t user)
+{
+	for (unsigned tries = 0; tries < s->publisher_cnt; tries++) {
+		uint32_t publisher = s->next_publisher++ % s->publisher_cnt;
+		uint64_t *index = &s->users[user].published[channel][publisher];
+		struct content content = {
+			.user = user, .channel = channel, .publisher = publisher, .index = *index};
+		uint8_t payload[CONTENT_MAX];
+		struct fan_event_spec spec = {.user = s->users[user].name,
+					      .thread = threads[channel],
+					      .payload = payload};
+		int64_t ticket;
+
+		spec.payload_len = content_make(&content, payload, s->fragments);
+		ticket = fan_publish_start(s->publishers[publisher], &spec);
+		if (ticket >= 0)
+			(*index)++;
+		if (ticket != -EAGAIN)
+			return ticket;
 	}
-	return in_flight;
+	return -EAGAIN;
 }
 
 static void publish_one(struct streams *s, uint32_t number, uint32_t user)
 {
-	uint32_t channel = number % CHANNELS,
-		 publisher = (number / CHANNELS + user) % s->publisher_cnt;
-	uint64_t *index = &s->users[user].published[channel][publisher];
-	struct content content = {
-		.user = user, .channel = channel, .publisher = publisher, .index = *index};
-	uint8_t payload[CONTENT_MAX];
-	struct fan_event_spec spec = {
-		.user = s->users[user].name, .thread = threads[channel], .payload = payload};
 	int64_t ticket;
 
-	spec.payload_len = content_make(&content, payload, s->fragments);
-	while ((ticket = fan_publish_start(s->publishers[publisher], &spec)) == -EAGAIN) {
-		fan_publisher_step(s->publishers[publisher], 1, on_receipt, s);
-		step_all(s);
-		receive_ready(s, 0);
+	while ((ticket = publish_where_room_is(s, number % CHANNELS, user)) == -EAGAIN) {
+		step_ready(s);
+		receive_ready(s, 1);
 	}
 	if (ticket < 0) {
 		fail("publish");
 		s->failed++;
 		return;
 	}
-	(*index)++;
 	s->published++;
 }
 
@@ -246,7 +264,7 @@ static void publish_all(struct streams *s)
 		for (uint32_t user = 0; user < s->user_cnt; user++) {
 			publish_one(s, number, user);
 			if (s->published % 16 == 0) {
-				step_all(s);
+				step_ready(s);
 				receive_ready(s, 0);
 			}
 		}
@@ -258,15 +276,15 @@ static void finish(struct streams *s)
 	uint64_t last = now_ms(), progress = 0;
 
 	while (now_ms() - last < s->silence_s * 1000ull) {
-		unsigned in_flight = step_all(s);
 		uint64_t now;
 
-		receive_ready(s, 5);
+		step_ready(s);
+		receive_ready(s, 1);
 		now = s->received + s->lost + s->acknowledged;
 		if (now != progress)
 			last = now_ms();
 		progress = now;
-		if (s->received >= wanted && in_flight == 0)
+		if (s->received >= wanted && s->acknowledged + s->failed >= s->published)
 			break;
 	}
 	for (unsigned i = 0; i < 50; i++) /* one too many would come now */
@@ -319,14 +337,15 @@ static void close_all(struct streams *s)
 
 int main(int argc, char **argv)
 {
-	struct streams s = {.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
+	struct streams s = {.epoll_fd = epoll_create1(EPOLL_CLOEXEC),
+			    .publishers_fd = epoll_create1(EPOLL_CLOEXEC)};
 	struct rlimit files;
 	uint64_t start;
 	int err;
 
 	if (argc != 9 || atoi(argv[6]) < 1 || atoi(argv[6]) > PUBLISHERS) {
 		fprintf(stderr, "usage: stream CLIENT_SOCKET PUBLISHER SECRET CONNECTIONS EVENTS "
-				"PUBLISHERS (1..128) "
+				"PUBLISHERS (1..2048) "
 				"FRAGMENTS SILENCE_S\n");
 		return 1;
 	}
