@@ -61,10 +61,10 @@ static void burst_run(struct bench *b, struct worker *w, struct rte_mbuf **mbufs
 	parse_burst(w, mbufs, cnt);
 	handover_collect(w);
 	worker_clock(w);
-	session_open_burst(w);
 	before = rte_rdtsc_precise();
 	lookup_burst(w);
 	lookup = rte_rdtsc_precise() - before;
+	session_open_burst(w);
 	sequence_burst(w);
 	header_burst(w);
 	seal_burst(w);

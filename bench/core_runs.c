@@ -15,7 +15,7 @@ _Static_assert(FANOUT_CHUNK <= STAGE_MAX, "a chunk's events fit a stage");
 
 const char *const core_mode_names[CORE_MODE_CNT] = {"whole", "fanout", "stages"};
 const char *const core_stage_names[STAGE_CNT] = {
-	"parse", "clock", "open",   "lookup", "sequence",    "header",	    "seal",
+	"parse", "clock", "lookup", "open",   "sequence",    "header",	    "seal",
 	"tag",	 "log",	  "fanout", "finish", "acknowledge", "housekeeping"};
 
 /* A run under way, on the worker's lcore. */
@@ -69,10 +69,10 @@ static void burst_stages(struct worker *w, struct rte_mbuf **mbufs, unsigned cnt
 	handover_collect(w);
 	worker_clock(w);
 	lap(run, STAGE_CLOCK, &since);
-	session_open_burst(w);
-	lap(run, STAGE_OPEN, &since);
 	lookup_burst(w);
 	lap(run, STAGE_LOOKUP, &since);
+	session_open_burst(w);
+	lap(run, STAGE_OPEN, &since);
 	sequence_burst(w);
 	lap(run, STAGE_SEQUENCE, &since);
 	header_burst(w);
@@ -130,6 +130,7 @@ static int events_prepare(struct task *task, struct worker *w, struct rte_mbuf *
 
 		w->burst_no++;
 		parse_burst(w, mbufs + i, cnt);
+		lookup_burst(w);
 		session_open_burst(w);
 		if (w->event_cnt != cnt)
 			return -EPROTO;

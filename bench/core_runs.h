@@ -19,8 +19,8 @@ extern const char *const core_mode_names[CORE_MODE_CNT];
 enum core_stage {
 	STAGE_PARSE,
 	STAGE_CLOCK, /* and what other workers handed over */
-	STAGE_OPEN,
 	STAGE_LOOKUP,
+	STAGE_OPEN,
 	STAGE_SEQUENCE,
 	STAGE_HEADER,
 	STAGE_SEAL,

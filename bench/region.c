@@ -205,6 +205,8 @@ uint64_t bench_region_session(struct bench_region *r, uint32_t slot, uint64_t st
 	memcpy(session->address, bench_peer, sizeof(session->address));
 	session->port = (uint16_t)(BENCH_PUBLISHER_PORT + slot);
 	session->family = 4;
+	session->meter = id; /* it is charged, as in service, and has more than it can spend */
+	session->budget = BENCH_PUBLISHER_BUDGET;
 	__atomic_store_n(&session->id, id, __ATOMIC_RELEASE); /* pairs with fan_table_session() */
 	return id;
 }

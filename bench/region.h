@@ -32,6 +32,7 @@ void bench_region_destroy(struct bench_region *r); /* removes the file */
 /* Opens session `slot` (key bytes slot + 1) for the state region of that epoch. */
 uint64_t bench_region_session(struct bench_region *r, uint32_t slot, uint64_t state_epoch);
 
-#define BENCH_ENGINE_PORT    7400
-#define BENCH_PUBLISHER_PORT 30000		       /* of session slot s: + s */
+#define BENCH_ENGINE_PORT      7400
+#define BENCH_PUBLISHER_PORT   30000		       /* of session slot s: + s */
+#define BENCH_PUBLISHER_BUDGET UINT64_C(100000000000)  /* bytes of copies a second */
 extern const uint8_t bench_engine[16], bench_peer[16]; /* v4-mapped */

@@ -62,7 +62,8 @@ FAN_API int fan_publisher_open(struct fan_publisher **publisher, const char *cli
 
 /*
  * Publishes and waits for the acknowledgement, retransmitting, at most timeout_ms (0: 5,000).
- * -ETIMEDOUT not acknowledged: it may or may not have been delivered; -EMSGSIZE; -EPERM the
+ * -ETIMEDOUT not acknowledged: it may or may not have been delivered; -EDQUOT likewise, and the
+ * engine says why: the publisher is over its budget, and slowed down; -EMSGSIZE; -EPERM the
  * session may name only its own user; -EINVAL a name of 0 or over 255 bytes; -EIO interrupted by
  * a crash of the dataplane: unknown; -ENETDOWN delivery is stopped; -EPIPE the session has ended.
  */

@@ -94,7 +94,7 @@ void publisher_fail(struct fan_publisher *p, int status)
 
 static void arm(struct fan_publisher *p)
 {
-	uint64_t deadline_ns = p->finished_cnt ? 0 : recovery_deadline(p);
+	uint64_t deadline_ns = p->finished_cnt ? 0 : window_deadline(p);
 
 	if (!p->ended)
 		deadline_ns = clock_earlier(deadline_ns, p->uplink.deadline_ns);
@@ -104,7 +104,7 @@ static void arm(struct fan_publisher *p)
 
 static uint64_t next_deadline(const struct fan_publisher *p)
 {
-	return clock_earlier(recovery_deadline(p), p->ended ? CLOCK_NEVER : p->uplink.deadline_ns);
+	return clock_earlier(window_deadline(p), p->ended ? CLOCK_NEVER : p->uplink.deadline_ns);
 }
 
 /* ---- publishing ------------------------------------------------------------------------------ */
@@ -261,6 +261,12 @@ static void abandon(struct fan_publisher *p, struct publisher_event *event)
 
 static int timed_out(struct fan_publisher *p)
 {
+	if (p->held)
+		return client_error(-EDQUOT,
+				    "over budget: this publisher has spent what it may have sent a "
+				    "second in copies (limits.publisher_bytes_per_second); the "
+				    "event was held back, and nobody has it yet; publish more "
+				    "slowly");
 	return client_error(-ETIMEDOUT,
 			    "not acknowledged in time: it may or may not have been delivered%s%s; "
 			    "see whether the dataplane runs",

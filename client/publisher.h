@@ -100,9 +100,11 @@ struct fan_publisher {
 	uint64_t accepted;  /* the engine's cumulative acknowledgement */
 	uint32_t in_flight_cnt;
 	struct recovery recovery;
-	uint64_t left_ns;      /* when the caller left the library; 0: he is in it */
-	uint64_t neglected_ns; /* what was sent by then tells nothing about the round trip */
-	int send_error;	       /* of the last send that failed, for the sentence */
+	bool held;		/* over budget: one datagram asks whether there is room again */
+	uint64_t held_until_ns; /* and that not before; 0: it may */
+	uint64_t left_ns;	/* when the caller left the library; 0: he is in it */
+	uint64_t neglected_ns;	/* what was sent by then tells nothing about the round trip */
+	int send_error;		/* of the last send that failed, for the sentence */
 
 	uint64_t ack_highest;
 	uint64_t ack_seen[ACK_HISTORY / 64]; /* by counter % ACK_HISTORY */
@@ -117,6 +119,8 @@ int window_pump(struct fan_publisher *publisher, uint64_t now_ns);
 void window_receive(struct fan_publisher *publisher, uint64_t now_ns);
 /* The caller is back: after a while of neglect, answers have waited for him and not for the net. */
 void window_enter(struct fan_publisher *publisher, uint64_t now_ns);
+/* When something is due next: recovery_expire(), or window_pump() of what was held back. */
+uint64_t window_deadline(const struct fan_publisher *publisher);
 /* Forgets all datagrams: the session has ended. */
 void window_forget(struct fan_publisher *publisher);
 /* These copies count as lost: window_pump() sends it again. */

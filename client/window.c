@@ -104,13 +104,54 @@ static unsigned copies_of(const struct fan_publisher *p, uint64_t sequence)
 	return sequence > p->accepted ? p->recovery.copies : 1;
 }
 
+/* ---- over budget ---- */
+
+/*
+ * The engine holds back what follows its cumulative number, and has dropped what was behind it.
+ * Nothing was lost, so how much may be in flight and what was measured stay as they are; one
+ * datagram asks again when the wait is over, and that it is accepted opens the window.
+ */
+static void hold(struct fan_publisher *p, uint32_t wait_ms, uint64_t now_ns)
+{
+	uint64_t first = p->accepted + 1 > p->base ? p->accepted + 1 : p->base;
+
+	for (uint64_t s = first; s < p->next; s++) {
+		if (!window_at(p, s)->in_flight)
+			continue;
+		window_at(p, s)->vague = true;
+		window_lose(p, s);
+	}
+	p->recovery.gap_told = false;
+	p->held = true;
+	p->held_until_ns = now_ns + (wait_ms ? wait_ms : 1) * CLOCK_MS_NS;
+}
+
+/* The last publisher sequence that may be sent now. */
+static uint64_t sendable(struct fan_publisher *p, uint64_t now_ns)
+{
+	if (now_ns < p->held_until_ns)
+		return p->accepted;
+	p->held_until_ns = 0;
+	return p->held ? p->accepted + 1 : UINT64_MAX;
+}
+
+uint64_t window_deadline(const struct fan_publisher *p)
+{
+	return clock_earlier(recovery_deadline(p),
+			     p->held_until_ns ? p->held_until_ns : CLOCK_NEVER);
+}
+
+/* ---- sending ---- */
+
 static void transmit(struct fan_publisher *p, uint64_t now_ns)
 {
 	struct mmsghdr messages[SEND_BATCH];
 	struct iovec iov[SEND_BATCH];
+	uint64_t last = sendable(p, now_ns);
 	unsigned cnt = 0;
 
-	for (; p->send_from < p->next && p->in_flight_cnt < p->recovery.congestion;
+	for (; p->send_from < p->next && p->send_from <= last &&
+	       p->in_flight_cnt < p->recovery.congestion;
 	     p->send_from++) {
 		struct publisher_datagram *d = window_at(p, p->send_from);
 
@@ -217,8 +258,9 @@ static void take_ack(struct fan_publisher *p, const uint8_t *packet, size_t len,
 	uint8_t body[ACK_MAX];
 	struct fan_result result;
 	struct fan_ack ack;
-	uint64_t accepted;
+	uint64_t accepted, before;
 	size_t body_len;
+	bool over_budget;
 
 	if (fan_ack_decode(packet, len, &ack) != FAN_WIRE_OK || ack.session != p->session ||
 	    !counter_fresh(p, ack.counter))
@@ -229,11 +271,19 @@ static void take_ack(struct fan_publisher *p, const uint8_t *packet, size_t len,
 		return; /* forged or damaged: as if it had not come */
 	counter_mark(p, ack.counter);
 	memcpy(&accepted, body, sizeof(accepted));
-	recovery_on_accepted(p, be64toh(accepted), ack.count == 0);
+	before = p->accepted;
+	over_budget = ack.flags & FAN_ACK_OVER_BUDGET;
+	recovery_on_accepted(p, be64toh(accepted), ack.count == 0 && !over_budget);
+	if (p->accepted > before) {
+		p->held = false;
+		p->held_until_ns = 0;
+	}
 	for (unsigned i = 0; i < ack.count; i++) {
 		fan_result_decode(body, i, &result);
 		take_result(p, &result, now_ns);
 	}
+	if (over_budget && be64toh(accepted) == p->accepted)
+		hold(p, ack.wait_ms, now_ns);
 }
 
 void window_receive(struct fan_publisher *p, uint64_t now_ns)

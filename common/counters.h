@@ -61,6 +61,7 @@
 	X(drop_no_mbuf, "packet buffers exhausted")                                          \
 	X(drop_tx_full, "transmit queue full")                                               \
 	X(drop_session_share, "publish of a session that sends far more than its share")     \
+	X(drop_session_budget, "publish of a publisher that has spent its budget of copies") \
 	X(drop_group_busy, "publish for a group whose fan-outs have a queue that is full")   \
 	X(drop_handover_full, "ring to another worker full")                                 \
 	X(drop_echo_forged, "echo with a wrong proof or from another address")               \

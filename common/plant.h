@@ -48,6 +48,7 @@ enum fan_plant {
 	PLANT(USER_GENERATION_KEPT)	/* a revocation leaves the user's generation */            \
 	PLANT(ECHO_NOT_CHECKED)		/* an echo activates without the right proof */            \
 	PLANT(PUBLISH_SCOPE_IGNORED)	/* a one-user grant publishes to anybody */                \
+	PLANT(PUBLISHER_BUDGET_IGNORED) /* a publisher's copies are charged to nobody */           \
 	PLANT(FOREIGN_ID_TAKEN)		/* a connection id may be asked for by anybody */          \
 	PLANT(TOKEN_NOT_VERIFIED)	/* any token is believed, whoever signed it */             \
 	PLANT(TOKEN_EXPIRY_IGNORED)	/* a token holds for ever */                               \

@@ -17,6 +17,7 @@ struct ack {
 	uint64_t id; /* of the session */
 	struct fan_session_state *state;
 	unsigned cnt;
+	uint32_t wait_ms; /* something was held back for so long; 0: nothing was */
 	uint8_t bytes[ACK_MAX + KERNEL_SLACK];
 };
 
@@ -32,6 +33,8 @@ static void ack_send(struct worker *w, struct ack *ack)
 	uint8_t nonce[FAN_NONCE_LEN];
 	const struct fan_ack header = {
 		.count = (uint8_t)ack->cnt,
+		.flags = ack->wait_ms ? FAN_ACK_OVER_BUDGET : 0,
+		.wait_ms = ack->wait_ms,
 		.session = ack->id,
 		.counter = ack->state->ack_counter + 1,
 	};
@@ -67,6 +70,7 @@ static unsigned ack_begin(struct worker *w, struct ack *ack, unsigned first)
 		}
 		ack->state = session_state(w, ack->id);
 		ack->cnt = 0;
+		ack->wait_ms = 0;
 		return i;
 	}
 	return 0;
@@ -86,6 +90,8 @@ static void session_ack(struct worker *w, unsigned first)
 
 		if (packet->publish.session != ack.id)
 			COUNT(w, drop_session_closed);
+		if (packet->publish.session == ack.id && packet->wait_ms)
+			ack.wait_ms = packet->wait_ms;
 		if (packet->publish.session != ack.id || !packet->answered)
 			continue;
 		fan_result_encode(ack.bytes + FAN_ACK_LEN + CUMULATIVE_LEN +

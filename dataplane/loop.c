@@ -21,8 +21,8 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 	if (work == 0)
 		return 0;
 	worker_clock(w);
-	session_open_burst(w);	 /* publishes: authentic, and in their publisher's order */
-	lookup_burst(w);	 /* events: their groups */
+	lookup_burst(w);	 /* groups: of publishes, and of others' events that are ours */
+	session_open_burst(w);	 /* publishes: authentic, in order and in budget, become events */
 	sequence_burst(w);	 /* their places in the groups' streams */
 	header_burst(w);	 /* what each of their subscribers is sent */
 	seal_burst(w);		 /* under the keys of their users */

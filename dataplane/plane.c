@@ -6,6 +6,7 @@
 #include <rte_lcore.h>
 #include <unistd.h>
 
+#include "dataplane/budget.h"
 #include "dataplane/handover.h"
 #include "dataplane/log.h"
 #include "dataplane/seal.h"
@@ -19,6 +20,8 @@ int plane_init(struct plane *plane)
 
 	if (!err)
 		err = seal_init(plane);
+	if (!err)
+		err = budget_init(plane);
 	plane->kernels = kernels_best();
 	log_init(plane);
 	for (unsigned i = 0; !err && i < plane->worker_cnt; i++)
@@ -54,6 +57,7 @@ void plane_fini(struct plane *plane)
 {
 	for (unsigned i = 0; i < plane->worker_cnt; i++)
 		worker_destroy(plane->workers[i]);
+	budget_fini(plane);
 	seal_fini(plane);
 	handover_fini(plane);
 }

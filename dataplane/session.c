@@ -190,11 +190,58 @@ static uint16_t publish_judge(struct worker *w, const struct fan_session *sessio
 	return FAN_RESULT_OK;
 }
 
+static void event_add(struct worker *w, struct rte_mbuf *mbuf, const struct fan_group *group)
+{
+	w->groups[w->event_cnt] = group;
+	stage_add(w->events, &w->event_cnt, mbuf);
+}
+
+/* What the copies of it come to now. */
+static uint64_t cost_of(const struct worker *w, const struct packet *packet,
+			const struct fan_group *group)
+{
+	uint32_t copies = 0;
+
+	if (group)
+		fan_group_endpoints(&w->plane->table, group, &copies);
+	return (uint64_t)copies * (FAN_DELIVERY_LEN + packet->publish.payload_len);
+}
+
+/* Milliseconds for which its publisher's budget has no room for it; 0: it is charged. */
+static uint32_t charge(struct worker *w, const struct fan_session *session,
+		       const struct packet *packet, const struct fan_group *group)
+{
+	/* pairs with the release in control/registry: with a budget there is a meter */
+	uint64_t rate = __atomic_load_n(&session->budget, __ATOMIC_ACQUIRE);
+	uint64_t meter = __atomic_load_n(&session->meter, __ATOMIC_RELAXED), cost;
+
+	if (rate == 0 || fan_planted(PLANT_PUBLISHER_BUDGET_IGNORED))
+		return 0;
+	cost = cost_of(w, packet, group);
+	if (cost == 0)
+		return 0;
+	return budget_charge(&w->plane->budgets[meter & w->plane->table.session_mask],
+			     &w->admission.sessions[session_slot(w, packet->publish.session)].ahead,
+			     meter, rate, w->monotonic_ns, cost);
+}
+
+/* Not accepted, so it will be sent again; its publisher is told why, and for how long not. */
+static void hold_back(struct worker *w, struct fan_session_state *state, struct rte_mbuf *mbuf,
+		      uint32_t wait_ms)
+{
+	packet_of(mbuf)->wait_ms = wait_ms;
+	__atomic_store_n(&state->over_budget, state->over_budget + 1, __ATOMIC_RELAXED);
+	COUNT(w, drop_session_budget);
+	answer(w, mbuf, false);
+}
+
 static void on_next(struct worker *w, const struct fan_session *session,
-		    struct fan_session_state *state, struct rte_mbuf *mbuf)
+		    struct fan_session_state *state, struct rte_mbuf *mbuf,
+		    const struct fan_group *group)
 {
 	struct packet *packet = packet_of(mbuf);
 	unsigned owner = group_owner(w->plane, packet->hash);
+	uint32_t wait_ms;
 
 	if (owner != w->idx && !handover_room(w, owner)) { /* not accepted: it will be sent again */
 		packet_drop(w, mbuf, FAN_COUNTER_drop_handover_full);
@@ -206,13 +253,20 @@ static void on_next(struct worker *w, const struct fan_session *session,
 		return;
 	}
 	packet->result.status = publish_judge(w, session, &packet->publish);
+	if (packet->result.status == FAN_RESULT_OK) {
+		wait_ms = charge(w, session, packet, group);
+		if (unlikely(wait_ms)) {
+			hold_back(w, state, mbuf, wait_ms);
+			return;
+		}
+	}
 	record_begin(w, state, packet->publish.publisher_sequence);
 	COUNT(w, publishes_accepted);
 	packet->answered = true;
 	if (packet->result.status != FAN_RESULT_OK)
 		answer(w, mbuf, true);
 	else if (owner == w->idx)
-		stage_add(w->events, &w->event_cnt, mbuf);
+		event_add(w, mbuf, group);
 	else
 		handover_event(w, owner, mbuf);
 }
@@ -236,7 +290,8 @@ static const struct fan_session *session_of(struct worker *w, struct rte_mbuf *m
 }
 
 /* Authentic first, then in order: what is not authentic causes no answer of any kind. */
-static void open_one(struct worker *w, const struct fan_session *session, struct rte_mbuf *mbuf)
+static void open_one(struct worker *w, const struct fan_session *session, struct rte_mbuf *mbuf,
+		     const struct fan_group *group)
 {
 	struct packet *packet = packet_of(mbuf);
 	uint64_t sequence = packet->publish.publisher_sequence;
@@ -250,8 +305,9 @@ static void open_one(struct worker *w, const struct fan_session *session, struct
 	}
 	state = session_state(w, packet->publish.session);
 	packet->result = (struct fan_result){.publisher_sequence = sequence};
+	packet->wait_ms = 0;
 	if (sequence == state->accepted + 1) {
-		on_next(w, session, state, mbuf);
+		on_next(w, session, state, mbuf, group);
 	} else if (sequence <= state->accepted) {
 		on_repeated(w, state, mbuf);
 	} else { /* tells the publisher from where to send again */
@@ -271,9 +327,12 @@ static void session_prefetch(const struct worker *w, uint32_t slot)
 static void open_waiting(struct worker *w, struct rte_mbuf *mbuf)
 {
 	const struct fan_session *session = session_of(w, mbuf);
+	const struct packet *packet = packet_of(mbuf);
 
 	if (session)
-		open_one(w, session, mbuf);
+		open_one(w, session, mbuf,
+			 fan_table_lookup(&w->plane->table, packet->publish.handle,
+					  packet->publish.channel, packet->hash));
 }
 
 /* Of a session that has been held back and is so no longer: in their order, before what follows. */
@@ -304,7 +363,7 @@ void session_open_burst(struct worker *w)
 			continue;
 		if (unlikely(w->admission.sessions[slot].waiting))
 			open_all_waiting(w, slot);
-		open_one(w, session, mbuf);
+		open_one(w, session, mbuf, w->named[i]);
 	}
 	w->publish_cnt = 0;
 	turn.left = w->admission.list_cnt;

@@ -24,6 +24,7 @@
 #include "common/shm/state.h"
 #include "common/shm/table.h"
 #include "common/wire/wire.h"
+#include "dataplane/budget.h"
 #include "dataplane/kernels/kernels.h"
 
 #define BURST_MAX	   256		   /* packets taken from one source at once */
@@ -61,7 +62,8 @@ struct packet {
 	uint8_t source[16]; /* IPv6, or IPv4 as v4-mapped */
 	uint16_t source_port;
 	uint16_t wire_len;
-	bool answered; /* an acknowledgement carries `result`; false: cumulative only */
+	uint32_t wait_ms; /* held back, over its publisher's budget: for so long; 0: it was not */
+	bool answered;	  /* an acknowledgement carries `result`; false: cumulative only */
 };
 #define PACKET_PRIV_LEN RTE_ALIGN_CEIL(sizeof(struct packet), RTE_MBUF_PRIV_ALIGN)
 
@@ -95,8 +97,9 @@ struct plane {
 	struct fan_session_state *session_states;
 	uint8_t *logs; /* of all workers, one behind the other; log.h */
 	struct key_schedule *key_schedules;
-	bool seal;		    /* deliveries are sealed */
-	struct seal_key *seal_keys; /* of groups' streams, by group; seal.h */
+	struct publisher_budget *budgets; /* of publishers, by their meter; budget.h */
+	bool seal;			  /* deliveries are sealed */
+	struct seal_key *seal_keys;	  /* of groups' streams, by group; seal.h */
 	const struct kernels *kernels;
 	struct rte_mempool *pool;    /* what is received */
 	struct rte_mempool *tx_pool; /* what is sent; the same one where the port needs that */
@@ -181,6 +184,7 @@ struct session_share {
 	uint32_t waiting;   /* publishes */
 	struct rte_mbuf *first_waiting, *last_waiting;
 	bool listed; /* in the list of those whose publishes wait, or waited */
+	struct budget_ahead ahead;
 };
 
 struct admission {
@@ -205,6 +209,7 @@ struct worker {
 	/* Stages of one burst. */
 	unsigned publish_cnt, event_cnt, done_cnt;
 	struct rte_mbuf *publishes[STAGE_MAX];	   /* to be opened here */
+	const struct fan_group *named[STAGE_MAX];  /* by publishes[i]; NULL: there is none */
 	struct rte_mbuf *events[STAGE_MAX];	   /* accepted, of groups that are ours */
 	const struct fan_group *groups[STAGE_MAX]; /* of events[i]; NULL: there is none */
 	struct rte_mbuf *done[STAGE_MAX];	   /* to be acknowledged here */
@@ -283,8 +288,8 @@ unsigned worker_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt
 
 void parse_burst(struct worker *w, struct rte_mbuf **received, unsigned cnt); /* parse.c */
 unsigned handover_collect(struct worker *w);				      /* handover.c */
-void session_open_burst(struct worker *w);				      /* session.c */
 void lookup_burst(struct worker *w);					      /* lookup.c */
+void session_open_burst(struct worker *w);				      /* session.c */
 void sequence_burst(struct worker *w);					      /* sequence.c */
 void header_burst(struct worker *w);					      /* fanout.c */
 void seal_burst(struct worker *w);					      /* seal.c */

@@ -67,6 +67,7 @@ struct fan_config {
 	uint32_t max_publishers;
 	uint32_t max_sessions; /* rounded up to a power of two */
 	uint32_t max_sessions_per_publisher;
+	uint64_t publisher_bytes_per_second; /* of copies, all its sessions; 0: no limit */
 
 	/* times */
 	unsigned lease_s;

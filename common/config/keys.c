@@ -91,6 +91,9 @@ const struct config_key config_keys[] = {
 	NUMBER("limits", "max_sessions", max_sessions, 1, 16384, 256, "open publisher sessions"),
 	NUMBER("limits", "max_sessions_per_publisher", max_sessions_per_publisher, 1, 16384, 32,
 	       "open sessions of one credential, one grant, or all of a user's one-user grants"),
+	NUMBER("limits", "publisher_bytes_per_second", publisher_bytes_per_second, 0,
+	       100000 * (int64_t)MILLION, 1250 * MILLION,
+	       "bytes a second of copies that one publisher may cause; 0: no limit"),
 
 	NUMBER("times", "lease", lease_s, 1, 86400, 60, "seconds"),
 	NUMBER("times", "linger", linger_s, 0, 86400, 120, "seconds"),

@@ -11,7 +11,7 @@
 struct fan_config;
 
 enum config_kind {
-	CONFIG_INT, /* also booleans and widths 1, 2, 4: `len` says */
+	CONFIG_INT, /* also booleans and widths 1, 2, 4, 8: `len` says */
 	CONFIG_BOOL,
 	CONFIG_STRING,
 	CONFIG_PATH,	  /* string; absolute, or empty where min is 0 */

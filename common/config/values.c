@@ -16,13 +16,16 @@ static void store_number(void *to, size_t len, int64_t number)
 	uint8_t u8 = (uint8_t)number;
 	uint16_t u16 = (uint16_t)number;
 	uint32_t u32 = (uint32_t)number;
+	uint64_t u64 = (uint64_t)number;
 
 	if (len == sizeof(u8))
 		memcpy(to, &u8, sizeof(u8));
 	else if (len == sizeof(u16))
 		memcpy(to, &u16, sizeof(u16));
-	else
+	else if (len == sizeof(u32))
 		memcpy(to, &u32, sizeof(u32));
+	else
+		memcpy(to, &u64, sizeof(u64));
 }
 
 void values_default(struct fan_config *config)

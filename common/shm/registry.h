@@ -128,7 +128,9 @@ struct fan_session {
 	uint8_t scope; /* FAN_SCOPE_* */
 	uint32_t nexthop;
 	uint64_t publisher; /* W's own use: row id of the credential */
-	uint8_t pad[32];
+	uint64_t meter;	    /* __atomic: what its copies are charged to, its publisher's */
+	uint64_t budget;    /* __atomic: bytes of copies a second; 0: no limit */
+	uint8_t pad[16];
 };
 _Static_assert(sizeof(struct fan_session) == 128, "session is two cache lines");
 

@@ -86,7 +86,8 @@ struct fan_session_state {
 	uint64_t session;
 	uint64_t accepted;    /* highest contiguous publisher sequence; 0 at the start */
 	uint64_t ack_counter; /* last one reserved; stored before an acknowledgement is sealed */
-	uint8_t pad[40];
+	uint64_t over_budget; /* __atomic: publishes held back since its budget was spent */
+	uint8_t pad[32];
 	struct fan_result_record results[FAN_RESULTS_KEPT];
 };
 _Static_assert(sizeof(struct fan_session_state) == 64 + 32 * FAN_RESULTS_KEPT, "session state");

@@ -130,8 +130,8 @@ size_t fan_ack_encode(uint8_t *packet, const struct fan_ack *ack)
 	packet[0] = FAN_WIRE_VERSION;
 	packet[1] = FAN_TYPE_ACK;
 	packet[2] = ack->count;
-	packet[3] = 0;
-	put32(packet + 4, 0);
+	packet[3] = ack->flags;
+	put32(packet + 4, ack->wait_ms);
 	put64(packet + 8, ack->session);
 	put64(packet + 16, ack->counter);
 	return FAN_ACK_LEN;
@@ -254,7 +254,7 @@ enum fan_wire_error fan_ack_decode(const uint8_t *packet, size_t len, struct fan
 
 	if (error != FAN_WIRE_OK)
 		return error;
-	if (packet[3] != 0 || get32(packet + 4) != 0)
+	if ((packet[3] & ~FAN_ACK_OVER_BUDGET) || (!packet[3] && get32(packet + 4) != 0))
 		return FAN_WIRE_FLAGS_UNKNOWN;
 	if (packet[2] > FAN_ACK_RESULT_MAX)
 		return FAN_WIRE_LENGTH;
@@ -264,6 +264,8 @@ enum fan_wire_error fan_ack_decode(const uint8_t *packet, size_t len, struct fan
 		return error;
 
 	out->count = packet[2];
+	out->flags = packet[3];
+	out->wait_ms = get32(packet + 4);
 	out->session = get64(packet + 8);
 	out->counter = get64(packet + 16);
 	return FAN_WIRE_OK;

@@ -137,8 +137,10 @@ struct fan_publish {
 	uint64_t channel;
 };
 
+#define FAN_ACK_OVER_BUDGET 0x01 /* what follows the cumulative number was held back */
+
 /*
- * An acknowledgement. 0 version, 1 type, 2 count u8, 3 zero, 4 zero u32, 8 session u64,
+ * An acknowledgement. 0 version, 1 type, 2 count u8, 3 flags u8, 4 wait_ms u32, 8 session u64,
  * 16 counter u64, 24 sealed body, then tag[16]. Body: cumulative u64 (highest contiguous publisher
  * sequence), then count results of 40 bytes: publisher_sequence u64, epoch u64, sequence u64,
  * attempted u32, sent u32, status u16, 6 zero bytes. Nonce {ACK, counter}; additional data
@@ -146,6 +148,8 @@ struct fan_publish {
  */
 struct fan_ack {
 	uint8_t count;
+	uint8_t flags;	  /* FAN_ACK_OVER_BUDGET or 0 */
+	uint32_t wait_ms; /* with OVER_BUDGET: until when the budget has room again; else 0 */
 	uint64_t session;
 	uint64_t counter;
 };

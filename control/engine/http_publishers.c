@@ -21,11 +21,13 @@ void http_publishers_list(struct http_call *call)
 	for (; p; p = p->next)
 		if (p->durable)
 			json_array_append_new(
-				list,
-				json_pack("{s:s, s:o, s:I, s:i}", "name", p->name, "user",
-					  json_user_or_null(p->user), "created",
-					  (json_int_t)p->created_s, "sessions",
-					  (int)sessions_count(call->engine->sessions, p->id)));
+				list, json_pack("{s:s, s:o, s:I, s:i, s:I}", "name", p->name,
+						"user", json_user_or_null(p->user), "created",
+						(json_int_t)p->created_s, "sessions",
+						(int)sessions_count(call->engine->sessions, p->id),
+						"over_budget",
+						(json_int_t)sessions_over_budget(
+							call->engine->sessions, p->id)));
 	http_reply(call, 200, json_pack("{s:o}", "publishers", list));
 }
 

@@ -122,7 +122,7 @@ static json_t *json_guard(const struct agent_status *status)
 
 static json_t *json_limits(const struct fan_config *config)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "max_users",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "max_users",
 			 (json_int_t)config->max_users, "max_connections",
 			 (json_int_t)config->max_connections, "max_connections_per_user",
 			 (json_int_t)config->max_connections_per_user, "max_threads_per_connection",
@@ -130,7 +130,9 @@ static json_t *json_limits(const struct fan_config *config)
 			 (json_int_t)config->max_groups, "max_publishers",
 			 (json_int_t)config->max_publishers, "max_sessions",
 			 (json_int_t)config->max_sessions, "max_sessions_per_publisher",
-			 (json_int_t)config->max_sessions_per_publisher);
+			 (json_int_t)config->max_sessions_per_publisher,
+			 "publisher_bytes_per_second",
+			 (json_int_t)config->publisher_bytes_per_second);
 }
 
 /* "loading" with how far it is, while a new table is filled from the database. */

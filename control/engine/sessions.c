@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "control/engine/audit.h"
+#include "control/engine/meters.h"
 #include "control/engine/nexthop.h"
 #include "control/engine/publishers.h"
 #include "control/engine/token.h"
@@ -21,7 +22,7 @@
 
 struct session {
 	struct session *next;
-	uint64_t id, ref, publisher, state_epoch;
+	uint64_t id, ref, publisher, state_epoch, meter;
 	uint64_t absent_ns; /* not attached: how long it is waited for */
 	uint32_t uid;
 	bool of_user; /* of a grant for one user */
@@ -33,6 +34,7 @@ struct session {
 struct sessions {
 	struct engine *engine;
 	struct session *first;
+	struct meters meters;
 	uint64_t started_ns;
 };
 
@@ -80,6 +82,7 @@ static void end(struct sessions *all, struct session *session, enum message_end 
 	while (*link != session)
 		link = &(*link)->next;
 	*link = session->next;
+	meters_close(&all->meters, session->meter);
 	free(session);
 }
 
@@ -154,6 +157,15 @@ static void set_owner(struct session *session, uint64_t publisher, bool one_user
 		memcpy(session->user, user, FAN_HANDLE_LEN);
 }
 
+static struct meter_owner owner_of(const struct session *session)
+{
+	struct meter_owner owner = {.publisher = session->of_user ? 0 : session->publisher};
+
+	if (session->of_user)
+		memcpy(owner.user, session->user, FAN_HANDLE_LEN);
+	return owner;
+}
+
 static bool has_room(const struct sessions *all, const struct session *wanted,
 		     char why[MESSAGE_REASON_MAX])
 {
@@ -172,14 +184,16 @@ static bool has_room(const struct sessions *all, const struct session *wanted,
 }
 
 static int open_record(struct sessions *all, const struct message *message,
-		       const struct credential *credential, uint8_t key[FAN_KEY_LEN], uint64_t *id,
-		       char why[MESSAGE_REASON_MAX])
+		       const struct credential *credential, uint8_t key[FAN_KEY_LEN],
+		       struct session *session, char why[MESSAGE_REASON_MAX])
 {
+	const struct meter_owner owner = owner_of(session);
 	const struct message_address *address = &message->u.session_open.address;
 	struct fan_session spec = {.port = address->port,
 				   .family = address->family,
 				   .scope = FAN_SCOPE_ANY,
-				   .publisher = credential->publisher};
+				   .publisher = credential->publisher,
+				   .budget = all->engine->config->publisher_bytes_per_second};
 	int err = nexthops_get(all->engine->nexthops, address, &spec.nexthop, why);
 
 	if (err)
@@ -192,9 +206,12 @@ static int open_record(struct sessions *all, const struct message *message,
 	}
 	randombytes_buf(key, FAN_KEY_LEN);
 	memcpy(spec.key, key, FAN_KEY_LEN);
-	err = registry_session_open(all->engine->registry, &spec, id);
-	if (err)
+	spec.meter = session->meter = meters_open(&all->meters, &owner);
+	err = registry_session_open(all->engine->registry, &spec, &session->id);
+	if (err) {
+		meters_close(&all->meters, session->meter);
 		snprintf(why, MESSAGE_REASON_MAX, "%.250s", registry_why(all->engine->registry));
+	}
 	sodium_memzero(spec.key, sizeof(spec.key));
 	return err;
 }
@@ -245,7 +262,7 @@ static void on_open(struct sessions *all, const struct message *message, struct 
 		free(session);
 		return;
 	}
-	err = open_record(all, message, &credential, key, &session->id, why);
+	err = open_record(all, message, &credential, key, session, why);
 	if (err) {
 		refuse(all, message->ref,
 		       err == -ENOSPC ? MESSAGE_ERROR_LIMIT_OVERALL : MESSAGE_ERROR_INTERNAL, why);
@@ -401,10 +418,30 @@ unsigned sessions_count(const struct sessions *all, uint64_t publisher)
 	return cnt;
 }
 
+uint64_t sessions_over_budget(const struct sessions *all, uint64_t publisher)
+{
+	const struct fan_state *state = registry_state(all->engine->registry);
+	const struct fan_session_state *states;
+	uint64_t cnt = 0;
+
+	if (!state)
+		return 0;
+	states = (const void *)((const char *)state + state->sessions_off);
+	for (const struct session *session = all->first; session; session = session->next) {
+		const struct fan_session_state *own =
+			&states[session->id & (state->session_cnt - 1)];
+
+		if (session->publisher == publisher && own->session == session->id)
+			cnt += __atomic_load_n(&own->over_budget, __ATOMIC_RELAXED);
+	}
+	return cnt;
+}
+
 /* A session of the last run; one whose credential was removed in between does not come back. */
 static int take_up(struct sessions *all, const struct fan_session *record)
 {
 	const struct publisher *p = publishers_first(all->engine->publishers);
+	struct meter_owner owner;
 	struct session *session;
 
 	while (p && p->id != record->publisher)
@@ -417,10 +454,13 @@ static int take_up(struct sessions *all, const struct fan_session *record)
 	session->id = record->id;
 	set_owner(session, record->publisher, record->scope == FAN_SCOPE_ONE, record->user);
 	session->state_epoch = record->state_epoch;
+	owner = owner_of(session);
+	session->meter = meters_adopt(&all->meters, &owner, record->meter);
 	session->absent_ns = all->started_ns + reattach_ns(all);
 	session->next = all->first;
 	all->first = session;
-	return 0;
+	return registry_session_budget(all->engine->registry, session->id, session->meter,
+				       all->engine->config->publisher_bytes_per_second);
 }
 
 int sessions_open(struct sessions **out, struct engine *engine, struct moment now)
@@ -434,6 +474,7 @@ int sessions_open(struct sessions **out, struct engine *engine, struct moment no
 		return -ENOMEM;
 	all->engine = engine;
 	all->started_ns = now.mono_ns;
+	err = meters_init(&all->meters, registry_table(engine->registry)->session_mask + 1);
 	while (!err && (record = registry_session_next(engine->registry, &cursor)))
 		err = take_up(all, record);
 	if (err) {
@@ -452,5 +493,6 @@ void sessions_close(struct sessions *all)
 		next = all->first->next;
 		free(all->first);
 	}
+	meters_fini(&all->meters);
 	free(all);
 }

@@ -28,3 +28,5 @@ unsigned sessions_end_publisher(struct sessions *sessions, uint64_t publisher);
 unsigned sessions_end_user(struct sessions *sessions, const uint8_t user[FAN_HANDLE_LEN]);
 /* Open sessions of a publisher; 0: of all. */
 unsigned sessions_count(const struct sessions *sessions, uint64_t publisher);
+/* Publishes of its open sessions that were held back, since its budget was spent. */
+uint64_t sessions_over_budget(const struct sessions *sessions, uint64_t publisher);

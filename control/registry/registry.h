@@ -227,6 +227,9 @@ void registry_nexthop_set_mac(struct registry *registry, uint32_t idx, const uin
  */
 int registry_session_open(struct registry *registry, const struct fan_session *spec, uint64_t *id);
 int registry_session_close(struct registry *registry, uint64_t id);
+/* Another meter, or another budget, for a session that is open. -ENOENT. */
+int registry_session_budget(struct registry *registry, uint64_t id, uint64_t meter,
+			    uint64_t bytes_per_second);
 const struct fan_session *registry_session_next(const struct registry *registry, uint32_t *cursor);
 
 /* ---- requests and reports ---- */

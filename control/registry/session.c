@@ -69,6 +69,21 @@ int registry_session_close(struct registry *r, uint64_t id)
 	return 0;
 }
 
+int registry_session_budget(struct registry *r, uint64_t id, uint64_t meter,
+			    uint64_t bytes_per_second)
+{
+	struct fan_session *session = &r->sessions[(uint32_t)id & r->table.session_mask];
+
+	if (!fan_table_session(&r->table, id))
+		return registry_fail(r, -ENOENT, "no such publisher session");
+	step(r, "session meter");
+	__atomic_store_n(&session->meter, meter, __ATOMIC_RELAXED);
+	step(r, "session budget");
+	/* Release: with a budget comes a meter. Pairs with the acquire in dataplane/session.c. */
+	__atomic_store_n(&session->budget, bytes_per_second, __ATOMIC_RELEASE);
+	return 0;
+}
+
 const struct fan_session *registry_session_next(const struct registry *r, uint32_t *cursor)
 {
 	while (*cursor < r->root->session_cnt) {

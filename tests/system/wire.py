@@ -163,13 +163,16 @@ class Result:
     status: str
 
 
+OVER_BUDGET = 0x01  # flag of an acknowledgement: four bytes behind it say for how many milliseconds
+
+
 def open_ack(key, session, packet):
     """(cumulative, results) of an acknowledgement of this session; Malformed if it is not one."""
     if len(packet) < 24 or packet[0] != VERSION or packet[1] != ACK:
         raise Malformed("not an acknowledgement")
     count = packet[2]
     got_session, counter = struct.unpack_from(">QQ", packet, 8)
-    if got_session != session or count > 28 or any(packet[3:8]) or len(packet) != 24 + 8 + 40 * count + 16:
+    if got_session != session or count > 28 or packet[3] & ~OVER_BUDGET or len(packet) != 24 + 8 + 40 * count + 16:
         raise Malformed("another session or length")
     try:
         body = AESGCM(key).decrypt(struct.pack(">IQ", 2, counter), packet[24:], packet[:24])

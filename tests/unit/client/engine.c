@@ -294,24 +294,42 @@ bool engine_recv(struct engine *e, struct engine_publish *publish, int timeout_m
 	return true;
 }
 
-static void send_ack(struct engine *e, uint64_t counter, uint64_t cumulative,
-		     const struct fan_result *results, unsigned cnt, bool spoil)
+static void send_ack_of(struct engine *e, const struct fan_ack *ack, uint64_t cumulative,
+			const struct fan_result *results, bool spoil)
 {
-	struct fan_ack ack = {.count = (uint8_t)cnt, .session = ENGINE_SESSION, .counter = counter};
 	uint8_t packet[2048], body[2048];
 	uint64_t big = htobe64(cumulative);
 	size_t len = 8;
 
-	fan_ack_encode(packet, &ack);
+	fan_ack_encode(packet, ack);
 	memcpy(body, &big, 8);
-	for (unsigned i = 0; i < cnt; i++)
+	for (unsigned i = 0; i < ack->count; i++)
 		len += fan_result_encode(body + len, &results[i]);
-	seal_close(&e->seal, FAN_DIRECTION_ACK, counter, packet, FAN_ACK_LEN, body, len,
+	seal_close(&e->seal, FAN_DIRECTION_ACK, ack->counter, packet, FAN_ACK_LEN, body, len,
 		   packet + FAN_ACK_LEN);
 	if (spoil) /* low byte of the first result's status: counter mode turns 0 into "scope" */
 		packet[FAN_ACK_LEN + 8 + 33] ^= FAN_RESULT_SCOPE;
 	sendto(e->udp, packet, FAN_ACK_LEN + len + FAN_TAG_LEN, 0, (struct sockaddr *)&e->peer,
 	       sizeof(e->peer));
+}
+
+static void send_ack(struct engine *e, uint64_t counter, uint64_t cumulative,
+		     const struct fan_result *results, unsigned cnt, bool spoil)
+{
+	const struct fan_ack ack = {
+		.count = (uint8_t)cnt, .session = ENGINE_SESSION, .counter = counter};
+
+	send_ack_of(e, &ack, cumulative, results, spoil);
+}
+
+void engine_hold_back(struct engine *e, uint64_t cumulative, uint32_t wait_ms)
+{
+	const struct fan_ack ack = {.flags = FAN_ACK_OVER_BUDGET,
+				    .wait_ms = wait_ms,
+				    .session = ENGINE_SESSION,
+				    .counter = ++e->ack_counter};
+
+	send_ack_of(e, &ack, cumulative, NULL, false);
 }
 
 void engine_ack_as(struct engine *e, uint64_t counter, uint64_t cumulative,

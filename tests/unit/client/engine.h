@@ -69,6 +69,8 @@ bool engine_recv(struct engine *engine, struct engine_publish *publish, int time
 /* Sends an acknowledgement; `spoil` changes the first result's status on the way. */
 void engine_ack(struct engine *engine, uint64_t cumulative, const struct fan_result *results,
 		unsigned cnt, bool spoil);
+/* What follows is held back: the publisher is over its budget. */
+void engine_hold_back(struct engine *engine, uint64_t cumulative, uint32_t wait_ms);
 /* Acknowledgement sent as `counter`, whatever was used before. */
 void engine_ack_as(struct engine *engine, uint64_t counter, uint64_t cumulative,
 		   const struct fan_result *results, unsigned cnt);

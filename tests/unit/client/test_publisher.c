@@ -474,6 +474,58 @@ Test(publisher, gives_up_in_time_and_goes_on_later)
 	cr_assert_eq(seen.ticket[0], 2);
 }
 
+/* Takes all that comes within so long; returns how many, and the last one's number. */
+static unsigned take_for(int ms, uint64_t *sequence)
+{
+	struct engine_publish publish;
+	struct seen seen = {0};
+	unsigned cnt = 0;
+
+	for (int i = 0; i < ms / 5; i++) {
+		fan_publisher_step(publisher, 5, on_receipt, &seen);
+		for (; engine_recv(&engine, &publish, 0); cnt++)
+			*sequence = publish.header.publisher_sequence;
+	}
+	return cnt;
+}
+
+Test(publisher, waits_while_it_is_over_budget_and_loses_nothing)
+{
+	struct fan_result result = engine_result(1);
+	struct seen seen = {0};
+	unsigned served = 0;
+	uint64_t last = 0;
+
+	for (unsigned i = 0; i < 5; i++)
+		cr_assert_gt(start("x"), 0);
+	cr_assert_eq(take_for(10, &last), 5);
+	engine_ack(&engine, 1, &result, 1, false);
+	engine_hold_back(&engine, 1, 300);
+	take_for(10, &last);
+	cr_expect_eq(take_for(200, &last), 0, "it was told to wait");
+	for (unsigned i = 0; i < 40 && !take_for(5, &last); i++)
+		;
+	cr_expect_eq(last, 2, "one datagram asks again");
+	engine.accepted = 2;
+	result = engine_result(2);
+	engine_ack(&engine, 2, &result, 1, false);
+	for (unsigned i = 0; i < 400 && fan_publisher_step(publisher, 5, on_receipt, &seen); i++)
+		serve(&served, NULL);
+	cr_expect_eq(engine.accepted, 5);
+}
+
+Test(publisher, says_that_it_is_over_budget)
+{
+	struct fan_event_spec event = {.user = "alice"};
+	struct engine_publish publish;
+
+	cr_assert_gt(start("x"), 0);
+	cr_assert(engine_recv(&engine, &publish, 1000));
+	engine_hold_back(&engine, 0, 60000);
+	cr_expect_eq(fan_publish(publisher, &event, NULL, 100), -EDQUOT);
+	cr_expect(strstr(fan_error(), "over budget"), "%s", fan_error());
+}
+
 Test(publisher, says_when_its_session_has_ended)
 {
 	struct seen seen = {0};

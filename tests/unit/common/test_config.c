@@ -137,6 +137,7 @@ Test(config, least_file)
 	cr_expect_eq(config.huge_pages, true);
 	cr_expect_eq(config.max_sessions, 256);
 	cr_expect_eq(config.max_sessions_per_publisher, 32);
+	cr_expect_eq(config.publisher_bytes_per_second, 1250000000);
 }
 
 Test(config, what_is_required)

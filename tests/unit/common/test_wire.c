@@ -120,7 +120,11 @@ Test(wire, publish_comes_back)
 
 Test(wire, acknowledgement_and_results_come_back)
 {
-	struct fan_ack ack = {.count = 2, .session = 0xa1b2c3d4e5f60718, .counter = UINT64_MAX};
+	struct fan_ack ack = {.count = 2,
+			      .flags = FAN_ACK_OVER_BUDGET,
+			      .wait_ms = 0x01020304,
+			      .session = 0xa1b2c3d4e5f60718,
+			      .counter = UINT64_MAX};
 	struct fan_result results[2] = {
 		{1, 2, 3, 4, 5, FAN_RESULT_UNATTENDED},
 		{UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - 2, UINT32_MAX, UINT32_MAX - 1, 0xabcd},
@@ -136,6 +140,8 @@ Test(wire, acknowledgement_and_results_come_back)
 			     FAN_ACK_RESULT_LEN);
 	cr_assert_eq(fan_ack_decode(packet, sizeof(packet), &back), FAN_WIRE_OK);
 	cr_expect_eq(back.count, ack.count);
+	cr_expect_eq(back.flags, ack.flags);
+	cr_expect_eq(back.wait_ms, ack.wait_ms);
 	cr_expect_eq(back.session, ack.session);
 	cr_expect_eq(back.counter, ack.counter);
 	for (unsigned i = 0; i < 2; i++) {
@@ -290,7 +296,8 @@ Test(wire, every_unknown_flag_and_reserved_bit_is_refused)
 	} rows[] = {
 		{FAN_TYPE_PUBLISH, 2, 2, FAN_FLAG_BEGIN | FAN_FLAG_END},
 		{FAN_TYPE_PUBLISH, 3, 3, 0},
-		{FAN_TYPE_ACK, 3, 7, 0},
+		{FAN_TYPE_ACK, 3, 3, FAN_ACK_OVER_BUDGET},
+		{FAN_TYPE_ACK, 4, 7, 0}, /* without that flag */
 		{FAN_TYPE_ECHO, 2, 7, 0},
 		{FAN_TYPE_ECHO, 32, 39, 0},
 		{FAN_TYPE_DELIVERY, 2, 2, FAN_FLAG_BEGIN | FAN_FLAG_END | FAN_FLAG_REPLAY},

@@ -301,8 +301,8 @@ static void die_between_sequence_and_seal(void)
 
 	memcpy(rte_pktmbuf_append(mbuf, len), frame, len);
 	parse_burst(w, &mbuf, 1);
-	session_open_burst(w);
 	lookup_burst(w);
+	session_open_burst(w);
 	sequence_burst(w);
 	cr_assert_eq(w->event_cnt, 1);
 	header_burst(w);

@@ -53,6 +53,7 @@ void fixture_init(struct fixture *f)
 	c->max_publishers = 4;
 	c->max_sessions = 8;
 	c->max_sessions_per_publisher = 3;
+	c->publisher_bytes_per_second = 1000000;
 	c->lease_s = 60;
 	c->linger_s = 2;
 	c->reattach_s = 10;

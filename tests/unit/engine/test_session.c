@@ -258,6 +258,29 @@ Test(session, one_user_grants_of_a_user_share_across_a_restart)
 	cr_assert_eq(told(&f, MESSAGE_REFUSE, 300, 0)->error, MESSAGE_ERROR_LIMIT_USER);
 }
 
+Test(session, all_of_a_publisher_are_charged_to_one_meter_over_restarts_too)
+{
+	uint64_t first = open_session(1), second = open_session(2), meter = record(first)->meter;
+	char grant[MESSAGE_TOKEN_MAX];
+	const struct fan_session *s;
+
+	make_grant(grant, "alice", 60);
+	request(MESSAGE_SESSION_OPEN, 3, 0, "", "", grant);
+	s = record(told(&f, MESSAGE_SESSION_GRANT, 3, 0)->id);
+	cr_expect_neq(meter, 0);
+	cr_expect_eq(record(second)->meter, meter);
+	cr_expect_neq(s->meter, meter);
+	cr_expect_eq(s->budget, f.config.publisher_bytes_per_second);
+	fixture_stop(&f);
+	f.config.publisher_bytes_per_second = 4711;
+	fixture_start(&f);
+	settle(&f, 0);
+	cr_expect_eq(record(first)->meter, meter);
+	cr_expect_eq(record(first)->budget, 4711, "another limit holds for those that are open");
+	cr_expect_eq(record(open_session(4))->meter, meter);
+	cr_expect_eq(record(second)->meter, meter);
+}
+
 static void on_revoked(void *arg, struct user *user, int status)
 {
 	cr_assert_eq(status, 0);
