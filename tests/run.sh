@@ -143,10 +143,18 @@ part_bench() {
 	record bench $status "$logs/out"
 }
 
-# The drivers' own tests, in seconds; what they drive is ./dev prove.
+# The drivers' own tests, and the two hunts whose short form is small; ./dev prove is all of them. One seed, so that a
+# failure here is the same run everywhere; ./dev prove draws a new one each time.
 part_prove() {
 	title "tests of the proof machinery's drivers"
 	run_pytest "tests of the proof machinery" tests/prove
+	[ -z "$match" ] || return
+	title "prove: loss and kill, short"
+	if ! build build -Dtests=true -- >"$logs/build" 2>&1; then record "build" 1 "$logs/build"; return; fi
+	tests/prove/prove.py --only loss --only kill --seed 1 >"$logs/out" 2>&1
+	local status=$?
+	tail -n 5 "$logs/out"
+	record "prove: loss and kill" $status "$logs/out"
 }
 
 part_models() {
