@@ -99,21 +99,23 @@ uint64_t engine_counter(const struct engine *engine, unsigned counter)
 
 /*
  * Running: every worker is in its loop, and has been there within ENGINE_STALLED_NS. A dataplane
- * that is still starting, or leaving, holds its region's lock, and its workers' words are even;
- * what a killed one left of heartbeats, the next one clears.
+ * that is still starting, or leaving, holds its region's lock, and its workers' words are even, or
+ * a dead one's until it has cleared them.
  */
 enum dataplane_state engine_dataplane_state(const struct engine *engine, struct moment now)
 {
 	const struct fan_worker_state *worker;
+	uint64_t dead_ns;
 	unsigned i;
 
-	if (!registry_state(engine->registry) || !registry_dataplane_alive(engine->registry))
+	if (!registry_state(engine->registry) ||
+	    !registry_dataplane_look(engine->registry, &dead_ns))
 		return DATAPLANE_STOPPED;
 	for (i = 0; (worker = engine_worker(engine, i)); i++) {
 		uint64_t word = __atomic_load_n(&worker->quiescent, __ATOMIC_RELAXED);
 		uint64_t beat = __atomic_load_n(&worker->heartbeat_ns, __ATOMIC_RELAXED);
 
-		if (!(word & 1) || !beat)
+		if (!(word & 1) || beat <= dead_ns)
 			return DATAPLANE_STOPPED;
 		if (now.mono_ns > beat && now.mono_ns - beat > ENGINE_STALLED_NS)
 			return DATAPLANE_STALLED;

@@ -20,6 +20,21 @@ bool registry_dataplane_alive(const struct registry *r)
 	return dataplane_alive(r);
 }
 
+bool registry_dataplane_look(struct registry *r, uint64_t *dead_ns)
+{
+	const struct fan_worker_state *worker;
+	bool alive = dataplane_alive(r);
+	uint64_t beat;
+
+	for (unsigned i = 0; !alive && (worker = registry_worker(r, i)); i++) {
+		beat = __atomic_load_n(&worker->heartbeat_ns, __ATOMIC_RELAXED);
+		if (beat > r->dead_beat_ns)
+			r->dead_beat_ns = beat;
+	}
+	*dead_ns = r->dead_beat_ns;
+	return alive;
+}
+
 const struct fan_state *registry_state(const struct registry *r)
 {
 	return r->state;

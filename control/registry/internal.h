@@ -176,6 +176,7 @@ struct registry {
 	uint32_t group_state_cnt;
 	uint64_t state_refused; /* creation epoch of the last one that was told to be corrupt */
 	uint64_t state_looked_ns;
+	uint64_t dead_beat_ns;	/* see registry_dataplane_look() */
 	unsigned report_worker; /* to look at first, for fairness */
 
 	uint32_t rewritten; /* groups in front of this one have tag keys of the generation in force

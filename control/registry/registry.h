@@ -52,6 +52,13 @@ const struct fan_group_state *registry_group_state(const struct registry *regist
 bool registry_dataplane_alive(const struct registry *registry);
 
 /*
+ * The same; *dead_ns: the latest heartbeat (CLOCK_MONOTONIC) that a look without a process met, 0:
+ * no such look. Heartbeats up to it are a dead dataplane's: its successor holds the region before
+ * it has cleared them.
+ */
+bool registry_dataplane_look(struct registry *registry, uint64_t *dead_ns);
+
+/*
  * Where the streams of a user's channels stand at this moment: epoch and sequence of the last event
  * that was given a place; zeros where there is none. For one that is about to enter these groups:
  * whatever comes after them is his.

@@ -291,6 +291,22 @@ Test(registration, a_dataplane_runs_when_its_workers_do)
 	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_RUNNING);
 }
 
+/* Between taking the region over and clearing what is in it, the next one has the dead one's words.
+ */
+Test(registration, a_dead_dataplanes_words_are_not_its_successors)
+{
+	struct fan_worker_state killed = *fixture_worker(&f);
+
+	dataplane_stop(&f);
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_STOPPED);
+	dataplane_start(&f);
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_RUNNING);
+	*fixture_worker(&f) = killed;
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_STOPPED);
+	fixture_worker(&f)->heartbeat_ns = f.now.mono_ns + 1;
+	cr_assert_eq(engine_dataplane_state(&f.engine, f.now), DATAPLANE_RUNNING);
+}
+
 Test(registration, bad_tokens_change_nothing)
 {
 	struct message message = {.type = MESSAGE_REGISTER, .ref = 700};
