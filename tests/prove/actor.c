@@ -26,9 +26,9 @@
 enum line_kind {
 	LINE_BEGUN = 1,	   /* publisher: index may have been published */
 	LINE_ANSWERED = 2, /* status, epoch, sequence, sent */
-	LINE_GOT =
-		3, /* subscriber: an event; status: 1 recovered, -1 not exact, -2 another user's */
-	LINE_LOST = 4,	  /* sequence: first, sent: last */
+	LINE_GOT = 3, /* subscriber: an event; status: 1 recovered, -1 not exact, -2 another user's;
+			 sent: unfinished */
+	LINE_LOST = 4,	  /* sequence: first, sent: last, index: unfinished */
 	LINE_STARTED = 5, /* a process of it began */
 	LINE_ENDED = 6,	  /* its registration or session did */
 	LINE_ACTIVE = 7,  /* the registration is acknowledged; index: connection */
@@ -54,7 +54,7 @@ struct actor {
 	int file;
 	uint32_t user, publisher;
 	uint64_t index;		  /* of the next event */
-	uint64_t epoch, sequence; /* of the last event that came */
+	struct fan_cursor cursor; /* of what came */
 	uint64_t tickets[4096];	  /* index, by ticket */
 	unsigned in_flight;
 };
@@ -68,18 +68,24 @@ static int note(struct actor *a, struct line line)
 	exit(3);
 }
 
+/* The sequence of a cursor is the highest that was told. */
+static void move_to(struct fan_cursor *cursor, uint64_t epoch, uint64_t sequence,
+		    uint64_t unfinished)
+{
+	if (epoch != cursor->epoch || sequence > cursor->sequence)
+		cursor->sequence = sequence;
+	cursor->epoch = epoch;
+	cursor->unfinished = unfinished;
+}
+
 static void learn(struct actor *a, const struct line *line)
 {
 	if (line->kind == LINE_BEGUN)
 		a->index = line->index + 1;
-	if (line->kind == LINE_GOT) {
-		a->epoch = line->epoch;
-		a->sequence = line->sequence;
-	}
-	if (line->kind == LINE_LOST && line->sent != UINT64_MAX) {
-		a->epoch = line->epoch;
-		a->sequence = line->sent;
-	}
+	if (line->kind == LINE_GOT)
+		move_to(&a->cursor, line->epoch, line->sequence, line->sent);
+	if (line->kind == LINE_LOST && line->sent != UINT64_MAX)
+		move_to(&a->cursor, line->epoch, line->sent, line->index);
 }
 
 /* What its predecessors knew. */
@@ -155,6 +161,7 @@ static void got(struct actor *a, const struct fan_event *event)
 	struct line line = {.kind = LINE_GOT,
 			    .epoch = event->epoch,
 			    .sequence = event->sequence,
+			    .sent = event->unfinished,
 			    .status = event->recovered};
 	struct content content = {0};
 
@@ -170,13 +177,12 @@ static void got(struct actor *a, const struct fan_event *event)
 
 static int subscribe(struct actor *a, uint64_t connection, const char *token)
 {
-	struct fan_cursor cursor = {.epoch = a->epoch, .sequence = a->sequence};
 	struct fan_subscribe_options options = {.token = token,
 						.connection = connection,
 						.family = 4,
 						.timeout_ms = 5000,
-						.cursors = a->epoch ? &cursor : NULL,
-						.cursor_cnt = a->epoch ? 1 : 0};
+						.cursors = a->cursor.epoch ? &a->cursor : NULL,
+						.cursor_cnt = a->cursor.epoch ? 1 : 0};
 	struct fan_subscription *subscription;
 	struct fan_event event = {0};
 	int err = fan_subscribe(&subscription, a->client_socket, &options);
@@ -192,6 +198,7 @@ static int subscribe(struct actor *a, uint64_t connection, const char *token)
 		if (event.type == FAN_EVENT_LOST)
 			note(a, (struct line){.kind = LINE_LOST,
 					      .epoch = event.epoch,
+					      .index = event.unfinished,
 					      .sequence = event.lost_first,
 					      .sent = event.lost_last});
 		if (event.type == FAN_EVENT_ENDED) {

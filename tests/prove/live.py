@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the parts that try a running instance share: the test build, instances of it, and the closing line."""
 import argparse
+import fcntl
 import json
 import os
 import pathlib
@@ -23,7 +24,12 @@ def test_build():
     if folder is None:
         folder = str(ROOT / "build-plant")
         script = '. tests/build.sh; build build-plant -Dtests=true -Dplant=true -Dshim=true -- "$@"'
-        subprocess.run(["bash", "-c", script, "build", *TARGETS], cwd=ROOT, check=True, stdout=sys.stderr)
+        turn = os.open(ROOT, os.O_RDONLY)
+        fcntl.flock(turn, fcntl.LOCK_EX)  # parts may run side by side
+        try:
+            subprocess.run(["bash", "-c", script, "build", *TARGETS], cwd=ROOT, check=True, stdout=sys.stderr)
+        finally:
+            os.close(turn)
     return folder
 
 

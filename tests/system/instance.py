@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 import peer
@@ -72,10 +73,31 @@ class PortBlock:
             try:
                 lock = struct.pack("hhqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, first, count, 0)
                 fcntl.fcntl(self.file, self.F_OFD_SETLK, lock)
-                return first
             except OSError:
                 continue
+            if not self.guarded(first, count):
+                return first
+            self.unlock(first, count)
         return None
+
+    def unlock(self, first, count):
+        fcntl.fcntl(self.file, self.F_OFD_SETLK, struct.pack("hhqqixxxx", fcntl.F_UNLCK, os.SEEK_SET, first, count, 0))
+
+    @staticmethod
+    def guarded(first, count):
+        """Whether a guard that nobody holds a lock for refuses a port of the block: a run that was killed left it behind."""
+        for port in {*range(first, first + count, 100), first + count - 1}:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except PermissionError:
+                    print(f"port {port} is guarded by an instance that a killed run left behind: it is passed over; to end "
+                          "it: RUN_DIR=ITS_FOLDER control/embedded/instance.sh destroy, with its instance.env",
+                          file=sys.stderr)
+                    return True
+                except OSError:
+                    continue  # taken by somebody else: the instance will tell
+        return False
 
     def close(self):
         self.file.close()

@@ -171,6 +171,18 @@ def test_a_bad_key_for_the_configuration_is_named(embedded):
     assert run.returncode != 0 and "limits.surprise" in run.stderr
 
 
+def test_the_tests_pass_over_ports_that_a_killed_run_left_guarded(make_instance, capsys):
+    """Its lock on the ports ended with it, its pinned guard did not."""
+    left = make_instance(ports=100).up()
+    for program in ("dataplane", "fanwired"):
+        left.kill(program)
+    left.block.close()
+    another = make_instance(ports=100)
+    assert another.port_first > left.port_last or another.port_last < left.port_first
+    assert f"port {left.port_first} is guarded" in capsys.readouterr().err
+    another.up()
+
+
 def test_without_root_it_says_so():
     """No root."""
     run = subprocess.run(["setpriv", "--reuid", "65534", "--clear-groups", str(ROOT / "control/embedded/instance.sh"),
