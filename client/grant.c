@@ -94,7 +94,7 @@ static int resume(struct fan_subscription *s, const struct fan_cursor *cursor)
 		return client_error(-EINVAL, "a cursor's thread has a name of 1 to %d bytes",
 				    FAN_NAME_MAX);
 	stream = stream_of(s, channel);
-	if (!stream || cursor->epoch == 0 || cursor->sequence == UINT64_MAX)
+	if (!stream || cursor->epoch == 0 || cursor->sequence > INT64_MAX)
 		return client_error(-EINVAL,
 				    "a cursor is of no channel that is joined, or of no epoch; "
 				    "join its thread, or be the connection that it was of");
@@ -106,9 +106,10 @@ static int resume(struct fan_subscription *s, const struct fan_cursor *cursor)
 
 void grant_take_keys(struct fan_subscription *s, const json_t *message)
 {
+	const json_t *seal = json_object_get(message, "seal");
 	const json_t *entries = json_object_get(message, "keys"), *entry;
 	const char *replay = json_string_value(json_object_get(message, "replay_key"));
-	struct unseal_key keys[UNSEAL_KEYS];
+	struct unseal_key keys[UNSEAL_GIVEN] = {0};
 	unsigned cnt = 0;
 	size_t idx;
 
@@ -116,7 +117,7 @@ void grant_take_keys(struct fan_subscription *s, const json_t *message)
 		const char *text = json_string_value(json_object_get(entry, "key"));
 		uint64_t generation;
 
-		if (cnt < UNSEAL_KEYS &&
+		if (cnt < UNSEAL_GIVEN &&
 		    client_socket_number(entry, "generation", UINT8_MAX, &generation) &&
 		    fan_unhex(keys[cnt].key, FAN_KEY_LEN, text) == 0)
 			keys[cnt++].generation = (uint8_t)generation;
@@ -124,8 +125,9 @@ void grant_take_keys(struct fan_subscription *s, const json_t *message)
 	if (cnt)
 		unseal_set_keys(&s->unseal, keys, cnt);
 	sodium_memzero(keys, sizeof(keys));
-	if (json_is_true(json_object_get(message, "seal")))
-		s->seal = true;
+	/* a site may change it, while all stands still: fanwired says it, and nobody else */
+	if (json_is_boolean(seal))
+		s->seal = json_is_true(seal);
 	if (replay && fan_unhex(s->replay_key, sizeof(s->replay_key), replay) == 0) {
 		for (size_t i = 0; i < s->stream_cnt; i++)
 			s->streams[i].mendable = true;
@@ -136,21 +138,24 @@ void grant_take_tails(struct fan_subscription *s, const json_t *message, bool fi
 		      uint64_t now_ns)
 {
 	const json_t *entries = json_object_get(message, "tails"), *entry;
+	struct stream_word word = {0};
+	uint64_t channel;
 	size_t idx;
 
+	client_socket_number(message, "time_ns", INT64_MAX, &word.time_ns);
 	json_array_foreach (entries, idx, entry) {
-		uint64_t channel, epoch, sequence;
 		struct stream *stream;
 
 		if (!client_socket_id(entry, "channel", &channel) ||
-		    !client_socket_id(entry, "epoch", &epoch) ||
-		    !client_socket_number(entry, "sequence", INT64_MAX, &sequence))
+		    !client_socket_id(entry, "epoch", &word.epoch) ||
+		    !client_socket_number(entry, "sequence", INT64_MAX, &word.sequence))
 			continue;
 		stream = stream_of(s, channel);
 		if (stream && first)
-			stream_begin(stream, epoch, sequence, now_ns, &s->reassembly);
-		else if (stream)
-			stream_tail(stream, epoch, sequence, now_ns, &s->reassembly);
+			stream_begin(stream, &word, now_ns, &s->reassembly);
+		else if (stream &&
+			 stream_answer(stream, &word, s->asked_ns, now_ns, &s->reassembly))
+			subscription_hasten(s);
 	}
 }
 

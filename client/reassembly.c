@@ -39,7 +39,8 @@ static int append(struct reassembly_range **ranges, size_t from, size_t *cnt, si
 
 void reassembly_lose(struct reassembly_lost *lost, const struct reassembly_range *range)
 {
-	append(&lost->ranges, lost->head, &lost->cnt, &lost->room, range);
+	if (append(&lost->ranges, lost->head, &lost->cnt, &lost->room, range) < 0)
+		lost->dropped = true;
 }
 
 bool reassembly_next_lost(struct reassembly_lost *lost, struct reassembly_range *range)

@@ -27,6 +27,7 @@ struct reassembly_range {
 struct reassembly_lost {
 	struct reassembly_range *ranges;
 	size_t cnt, head, room;
+	bool dropped; /* out of memory: some are not there, and nobody has been told of them */
 };
 
 struct assembly {
@@ -81,7 +82,7 @@ uint64_t reassembly_deadline(const struct reassembly *reassembly);
 uint64_t reassembly_unfinished(const struct reassembly *reassembly, uint64_t channel,
 			       uint64_t epoch);
 
-/* Appends to the lost ranges; joins the last one where they touch. Drops it when out of memory. */
+/* Appends to the lost ranges; joins the last one where they touch. */
 void reassembly_lose(struct reassembly_lost *lost, const struct reassembly_range *range);
 /* The oldest lost range; false: none. */
 bool reassembly_next_lost(struct reassembly_lost *lost, struct reassembly_range *range);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,16 +132,19 @@ static bool open_seal(struct fan_subscription *s, const struct fan_delivery *d)
 static int take_delivery(struct fan_subscription *s, struct stream *stream,
 			 const struct fan_delivery *d, struct fan_event *event)
 {
-	enum stream_verdict verdict = stream_judge(stream, d->epoch, d->sequence);
+	enum stream_verdict verdict = stream_judge(stream, d);
 	bool followed = stream->followed;
 	const uint8_t *payload;
 	enum stream_taken taken;
+	bool sealed;
 	size_t len;
 
 	s->counts.duplicates += verdict == STREAM_DUPLICATE;
 	if (verdict != STREAM_NEW)
 		return 0;
-	if (s->seal && !open_seal(s, d)) {
+	/* where it is said to be off, and fanwired's word of the change is still on its way */
+	sealed = s->seal || !sodium_is_zero(d->seal_tag, sizeof(d->seal_tag));
+	if (sealed && !open_seal(s, d)) {
 		if (d->flags & FAN_FLAG_REPLAY)
 			stream_spoilt(stream, d->epoch, d->sequence);
 		settle_one(s, stream);
@@ -166,11 +170,32 @@ static struct stream *find_stream(struct fan_subscription *s, uint64_t channel)
 	return NULL;
 }
 
+static int take_of_stream(struct fan_subscription *s, struct stream *stream,
+			  const struct fan_delivery *d, struct fan_event *event)
+{
+	struct stream_word word = {d->epoch, d->sequence, d->time_ns};
+
+	switch (d->type) {
+	case FAN_TYPE_DELIVERY:
+		return take_delivery(s, stream, d, event);
+	case FAN_TYPE_STATUS:
+		stream_status(stream, &word, s->batch.filled_ns, &s->reassembly);
+		return 0;
+	case FAN_TYPE_LOST:
+		stream_gone(stream, d->epoch, d->sequence, d->publisher_sequence,
+			    s->batch.filled_ns, &s->reassembly);
+		settle_one(s, stream);
+		return 0;
+	}
+	return 0;
+}
+
 /* 1: *event; 0: nothing to tell; the datagram at the head is used up either way. */
 static int take_head(struct fan_subscription *s, struct fan_event *event)
 {
 	struct stream *stream;
 	struct fan_delivery d;
+	int status;
 
 	if (!head_decode(s, &d))
 		return 0;
@@ -181,19 +206,10 @@ static int take_head(struct fan_subscription *s, struct fan_event *event)
 	stream = find_stream(s, d.channel);
 	if (!stream)
 		return 0;
-	switch (d.type) {
-	case FAN_TYPE_DELIVERY:
-		return take_delivery(s, stream, &d, event);
-	case FAN_TYPE_STATUS:
-		stream_tail(stream, d.epoch, d.sequence, s->batch.filled_ns, &s->reassembly);
-		return 0;
-	case FAN_TYPE_LOST:
-		stream_gone(stream, d.epoch, d.sequence, d.publisher_sequence, s->batch.filled_ns,
-			    &s->reassembly);
-		settle_one(s, stream);
-		return 0;
-	}
-	return 0;
+	status = take_of_stream(s, stream, &d, event);
+	if (d.epoch && d.epoch != stream->epoch) /* which of both is the present one, then? */
+		subscription_hasten(s);
+	return status;
 }
 
 /* ---- what follows ---------------------------------------------------------------------------- */
@@ -271,6 +287,8 @@ enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *
 	for (unsigned useless = 0; useless < RECEIVE_BATCH;) {
 		int status;
 
+		if (s->reassembly.lost.dropped) /* and now for ever: nothing may come after it */
+			return RECEIVE_NO_MEMORY;
 		if (next_lost(s, event))
 			return RECEIVE_EVENT;
 		if (s->holds) {
@@ -284,8 +302,10 @@ enum receive_outcome receive_next(struct fan_subscription *s, struct fan_event *
 		if (s->settle_at < s->settle_end) {
 			status = take_settled(s, &s->held);
 		} else {
-			if (!batch_fill(s))
+			if (!batch_fill(s)) {
+				unseal_drained(&s->unseal);
 				return RECEIVE_EMPTY;
+			}
 			status = take_head(s, &s->held);
 			s->batch.next++;
 			useless++;

@@ -6,6 +6,7 @@
 
 #include "client/clock.h"
 #include "client/fanwire.h"
+#include "common/plant.h"
 
 #define REORDER_NS     (2 * CLOCK_MS_NS) /* what the network may have put in another order */
 #define REORDER_SPREAD (3 * CLOCK_MS_NS)
@@ -203,29 +204,72 @@ static void lose(const struct stream *s, uint64_t first, uint64_t last,
 		reassembly_lose(&reassembly->lost, &range);
 }
 
+static bool was_left(const struct stream *s, uint64_t epoch, uint64_t *cursor)
+{
+	unsigned kept = s->left_cnt < STREAM_HISTORY ? s->left_cnt : STREAM_HISTORY;
+
+	for (unsigned i = 0; i < kept; i++) {
+		if (s->left[i].epoch != epoch)
+			continue;
+		*cursor = s->left[i].cursor;
+		return true;
+	}
+	return false;
+}
+
+static void leave(struct stream *s)
+{
+	unsigned kept = s->left_cnt < STREAM_HISTORY ? s->left_cnt : STREAM_HISTORY;
+	unsigned idx = s->left_cnt % STREAM_HISTORY;
+
+	for (unsigned i = 0; i < kept; i++) {
+		if (s->left[i].epoch == s->epoch)
+			idx = i;
+	}
+	s->left_cnt += idx == s->left_cnt % STREAM_HISTORY;
+	s->left[idx].epoch = s->epoch;
+	s->left[idx].cursor = s->cursor;
+}
+
 /*
  * The old epoch is over. What was missing of it cannot be had, nor can anybody say how far it went:
- * whatever came after the last that was seen is lost.
+ * whatever came after the last that was seen is lost. In one that was left by mistake it goes on
+ * where it was, so that nothing is given out twice.
  */
-static void enter(struct stream *s, uint64_t epoch, struct reassembly *reassembly)
+static void enter(struct stream *s, uint64_t epoch, uint64_t now_ns, struct reassembly *reassembly)
 {
+	uint64_t cursor = 0;
+
 	if (s->epoch) {
 		reassembly_drop_stream(reassembly, s->channel, s->epoch);
 		lose(s, s->cursor + 1, UINT64_MAX, reassembly);
-		s->old_epochs[s->old_cnt++ % STREAM_HISTORY] = s->epoch;
+		leave(s);
 	}
-	place(s, epoch, 0);
+	was_left(s, epoch, &cursor);
+	place(s, epoch, cursor);
+	s->followed = true;
+	s->entered_ns = now_ns;
+	s->other = 0;
 }
 
-static bool is_old(const struct stream *s, uint64_t epoch)
+static void heard(struct stream *s, uint64_t time_ns)
 {
-	unsigned kept = s->old_cnt < STREAM_HISTORY ? s->old_cnt : STREAM_HISTORY;
+	if (s->time_ns < time_ns)
+		s->time_ns = time_ns;
+}
 
-	for (unsigned i = 0; i < kept; i++) {
-		if (s->old_epochs[i] == epoch)
-			return true;
-	}
-	return false;
+/*
+ * Epochs are random numbers: by themselves they have no order, and whoever is on the way can send a
+ * datagram of any earlier one again. What orders them is the engine's clock, under the tag: all of
+ * an epoch is from before its successor.
+ */
+static bool may_enter(const struct stream *s, uint64_t epoch, uint64_t time_ns)
+{
+	uint64_t cursor;
+
+	if (fan_planted(PLANT_OLD_EPOCH_ENTERED))
+		return true;
+	return time_ns > s->time_ns && !was_left(s, epoch, &cursor);
 }
 
 void stream_resume(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t unfinished)
@@ -235,35 +279,28 @@ void stream_resume(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t
 	s->followed = true;
 }
 
-void stream_begin(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t now_ns,
+void stream_begin(struct stream *s, const struct stream_word *word, uint64_t now_ns,
 		  struct reassembly *reassembly)
 {
-	if (!s->joined)
-		place(s, epoch, sequence);
-	else if (epoch != s->epoch)
-		enter(s, epoch, reassembly);
-	else if (sequence < s->cursor) /* nobody has been there yet: not to wait for it */
-		place(s, epoch, sequence);
-	s->told_to = clock_earlier(s->told_to, sequence);
-	s->tail = sequence;
+	if (!s->joined) {
+		place(s, word->epoch, word->sequence);
+	} else if (word->epoch != s->epoch) {
+		enter(s, word->epoch, now_ns, reassembly);
+	} else if (word->sequence < s->told_to) { /* of no stream that there is */
+		lose(s, s->told_to + 1, UINT64_MAX, reassembly);
+		place(s, word->epoch, word->sequence);
+	}
+	s->told_to = clock_earlier(s->told_to, word->sequence);
+	s->tail = word->sequence;
 	s->sure = true;
-	s->touched_ns = now_ns;
+	s->touched_ns = s->entered_ns = now_ns;
+	heard(s, word->time_ns);
 	arm(s, false, now_ns);
 }
 
-void stream_tail(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t now_ns,
-		 struct reassembly *reassembly)
+/* The present epoch's stream goes up to there; `behind`: as it was before. */
+static void reach(struct stream *s, uint64_t sequence, bool behind, uint64_t now_ns)
 {
-	bool behind = stream_behind(s);
-
-	if (epoch == 0 || is_old(s, epoch))
-		return;
-	if (!s->joined) {
-		place(s, epoch, sequence); /* what went before is not ours to miss */
-	} else if (epoch != s->epoch) {
-		enter(s, epoch, reassembly);
-		behind = false;
-	}
 	if (sequence >= s->tail) {
 		s->tail = sequence;
 		s->sure = true;
@@ -276,19 +313,69 @@ void stream_tail(struct stream *s, uint64_t epoch, uint64_t sequence, uint64_t n
 	}
 }
 
+void stream_status(struct stream *s, const struct stream_word *word, uint64_t now_ns,
+		   struct reassembly *reassembly)
+{
+	bool behind = stream_behind(s);
+
+	if (word->epoch == 0)
+		return;
+	if (!s->joined || word->epoch != s->epoch) {
+		if (!may_enter(s, word->epoch, word->time_ns))
+			return;
+		if (s->joined)
+			enter(s, word->epoch, now_ns, reassembly);
+		else
+			place(s, word->epoch, word->sequence); /* what was before is not ours */
+		behind = false;
+	}
+	heard(s, word->time_ns);
+	reach(s, word->sequence, behind, now_ns);
+}
+
+/* Whether the epoch is another one, and it is believed. */
+static bool named_twice(struct stream *s, uint64_t epoch, uint64_t asked_ns)
+{
+	bool again = s->other == epoch || s->epoch == 0;
+
+	if (asked_ns < s->entered_ns) /* it was perhaps read before the present one began */
+		return false;
+	s->other = epoch;
+	return again;
+}
+
+bool stream_answer(struct stream *s, const struct stream_word *word, uint64_t asked_ns,
+		   uint64_t now_ns, struct reassembly *reassembly)
+{
+	bool behind = stream_behind(s);
+
+	if (word->epoch == 0)
+		return false;
+	if (!s->joined) {
+		stream_begin(s, word, now_ns, reassembly);
+		return false;
+	}
+	if (word->epoch != s->epoch) {
+		if (!named_twice(s, word->epoch, asked_ns))
+			return true;
+		enter(s, word->epoch, now_ns, reassembly);
+		s->time_ns = word->time_ns; /* its clock may have been set back */
+		behind = false;
+	}
+	s->other = 0;
+	heard(s, word->time_ns);
+	reach(s, word->sequence, behind, now_ns);
+	return false;
+}
+
 void stream_gone(struct stream *s, uint64_t epoch, uint64_t first, uint64_t last, uint64_t now_ns,
 		 struct reassembly *reassembly)
 {
 	bool behind = stream_behind(s);
 
-	if (epoch == 0 || is_old(s, epoch) || !s->joined || first == 0 || first > last)
+	if (epoch == 0 || epoch != s->epoch || !s->joined || first == 0 || first > last ||
+	    last == UINT64_MAX)
 		return;
-	if (epoch != s->epoch) {
-		enter(s, epoch, reassembly);
-		behind = false;
-	}
-	if (last == UINT64_MAX) /* all there was; the epoch that follows tells of its end */
-		last = s->tail;
 	if (s->tail < last)
 		s->tail = last;
 	if (first <= s->cursor + 1 && s->gone_to < last)
@@ -317,14 +404,15 @@ void stream_spoilt(struct stream *s, uint64_t epoch, uint64_t sequence)
 
 /* ---- what comes ------------------------------------------------------------------------------ */
 
-enum stream_verdict stream_judge(const struct stream *s, uint64_t epoch, uint64_t sequence)
+enum stream_verdict stream_judge(const struct stream *s, const struct fan_delivery *d)
 {
+	uint64_t sequence = d->sequence;
 	struct stream_held *held;
 
-	if (epoch == 0 || sequence == 0 || sequence == UINT64_MAX || is_old(s, epoch))
+	if (d->epoch == 0 || sequence == 0 || sequence == UINT64_MAX)
 		return STREAM_OLD;
-	if (!s->joined || epoch != s->epoch)
-		return STREAM_NEW;
+	if (!s->joined || d->epoch != s->epoch)
+		return may_enter(s, d->epoch, d->time_ns) ? STREAM_NEW : STREAM_OLD;
 	held = held_at(s, sequence);
 	return sequence <= s->cursor || (held && held != &gone_mark) ? STREAM_DUPLICATE
 								     : STREAM_NEW;
@@ -354,9 +442,10 @@ enum stream_taken stream_take(struct stream *s, const struct fan_delivery *d,
 	if (!s->joined) {
 		place(s, d->epoch, d->sequence - 1);
 	} else if (d->epoch != s->epoch) {
-		enter(s, d->epoch, reassembly);
+		enter(s, d->epoch, now_ns, reassembly);
 		behind = false;
 	}
+	heard(s, d->time_ns);
 	s->touched_ns = now_ns;
 	if (s->tail < d->sequence) {
 		s->tail = d->sequence;

@@ -16,7 +16,7 @@
 #include "client/reassembly.h"
 #include "common/wire/wire.h"
 
-#define STREAM_HISTORY	   8	     /* former epochs that are still known as old */
+#define STREAM_HISTORY	   8	     /* epochs that were left and are remembered */
 #define STREAM_WINDOW	   1024	     /* sequences behind the cursor that may be held back */
 #define STREAM_ROOM	   (4 << 20) /* bytes held back, all streams of a subscription together */
 #define STREAM_ASKS	   8	     /* ranges asked for at a time */
@@ -26,6 +26,12 @@
 struct stream_held {
 	struct fan_delivery header;
 	uint8_t payload[];
+};
+
+/* The engine's or fanwired's word: by its clock at time_ns the stream stood there. */
+struct stream_word {
+	uint64_t epoch, sequence;
+	uint64_t time_ns;
 };
 
 struct stream_range {
@@ -46,8 +52,13 @@ struct stream {
 	uint64_t cursor, tail;
 	uint64_t told_to; /* whoever was here before has been told of everything up to here */
 	uint64_t gone_to; /* what is missing up to here cannot be had */
-	uint64_t old_epochs[STREAM_HISTORY];
-	unsigned old_cnt;
+	struct {
+		uint64_t epoch, cursor;
+	} left[STREAM_HISTORY]; /* former epochs, and how far we were in them */
+	unsigned left_cnt;
+	uint64_t time_ns;    /* the engine's clock: no other epoch began before */
+	uint64_t entered_ns; /* ours, when the epoch was entered */
+	uint64_t other;	     /* epoch that fanwired named instead, once; 0: none */
 
 	struct stream_held **window; /* of sequence s: slot s % STREAM_WINDOW; NULL: none at all */
 	unsigned held_cnt;
@@ -72,7 +83,7 @@ struct stream {
 enum stream_verdict {
 	STREAM_NEW,
 	STREAM_DUPLICATE, /* given out, told as lost, or held already */
-	STREAM_OLD,	  /* of an epoch that was left, or no place at all */
+	STREAM_OLD,	  /* of an epoch that is not to be entered, or no place at all */
 };
 
 enum stream_taken {
@@ -92,24 +103,33 @@ void stream_init(struct stream *stream, uint64_t channel, int policy, size_t *ro
 void stream_fini(struct stream *stream);
 
 /*
- * The engine's word when the connection began: what comes after (epoch, sequence) is ours. Where
+ * fanwired's word when the connection began: what comes after it is ours. Where
  * the application has been there before, stream_resume() goes first: then all after its cursor is.
  * What it had begun to receive lies before the cursor, from `unfinished` on (0: nothing does): that
  * much comes again, to be put together, and stream_told() says what of it is not to be told twice.
  */
 void stream_resume(struct stream *stream, uint64_t epoch, uint64_t sequence, uint64_t unfinished);
-void stream_begin(struct stream *stream, uint64_t epoch, uint64_t sequence, uint64_t now_ns,
+void stream_begin(struct stream *stream, const struct stream_word *word, uint64_t now_ns,
 		  struct reassembly *reassembly);
 
-/* The engine's word later: the stream goes up to there. What an epoch that ended has lost is
- * reassembly's to tell. */
-void stream_tail(struct stream *stream, uint64_t epoch, uint64_t sequence, uint64_t now_ns,
-		 struct reassembly *reassembly);
-/* The engine's word that it does not have first..last any more. */
+/*
+ * A status, which anybody may have sent again: another epoch is entered only if the word is later
+ * than all that was heard of the present one. What an epoch that ended has lost is reassembly's to
+ * tell.
+ */
+void stream_status(struct stream *stream, const struct stream_word *word, uint64_t now_ns,
+		   struct reassembly *reassembly);
+/*
+ * fanwired's word, in its answer to what was asked at asked_ns: it overrules whatever came over the
+ * network. Another epoch is entered once it was named twice running. True: ask again soon.
+ */
+bool stream_answer(struct stream *stream, const struct stream_word *word, uint64_t asked_ns,
+		   uint64_t now_ns, struct reassembly *reassembly);
+/* The engine's word that it does not have first..last of the present epoch any more. */
 void stream_gone(struct stream *stream, uint64_t epoch, uint64_t first, uint64_t last,
 		 uint64_t now_ns, struct reassembly *reassembly);
 
-enum stream_verdict stream_judge(const struct stream *stream, uint64_t epoch, uint64_t sequence);
+enum stream_verdict stream_judge(const struct stream *stream, const struct fan_delivery *header);
 /* A datagram that is STREAM_NEW, opened; it may begin another epoch, and the old one is over. */
 enum stream_taken stream_take(struct stream *stream, const struct fan_delivery *header,
 			      const uint8_t *payload, uint64_t now_ns,

@@ -13,6 +13,7 @@
 
 #define TIMEOUT_DEFAULT_MS 5000
 #define POLLED_SERVICE_NS  (10 * CLOCK_MS_NS)
+#define HASTE_NS	   (2 * CLOCK_S_NS) /* between renewals */
 
 /* ---- registration ---------------------------------------------------------------------------- */
 
@@ -44,6 +45,11 @@ static void on_attach_refused(struct fan_subscription *s, const char *error, con
 		subscription_end(s, strncmp(error, "token_", 6) ? error : "token", text);
 	else /* busy, or failing in a way that may pass */
 		uplink_set_down(&s->uplink, now_ns);
+}
+
+void subscription_hasten(struct fan_subscription *s)
+{
+	s->renew_ns = clock_earlier(s->renew_ns, s->renewed_ns + HASTE_NS);
 }
 
 static void on_active(struct fan_subscription *s, const json_t *message, uint64_t now_ns)
@@ -83,8 +89,16 @@ static void on_message(struct fan_subscription *s, const json_t *message, uint64
 		on_attached(s, message, now_ns);
 	else if (!event && !error && s->active) /* of a renewal */
 		grant_take_tails(s, message, false, now_ns);
+	s->asked_cnt -= !event && s->asked_cnt;
 	if (client_socket_number(message, "lease_seconds", 86400, &lease_s) && lease_s)
 		s->lease_s = (uint32_t)lease_s;
+}
+
+/* What it answers it has read afterwards. Of several requests the earliest counts. */
+static void note_asked(struct fan_subscription *s, uint64_t now_ns)
+{
+	if (s->asked_cnt++ == 0)
+		s->asked_ns = now_ns;
 }
 
 /* At each third of the lease, so that two may get lost. A refused token is not sent again. */
@@ -96,9 +110,12 @@ static void renew(struct fan_subscription *s, uint64_t now_ns)
 		return;
 	request =
 		json_pack("{s:s, s:s*}", "op", "renew", "token", s->token_fresh ? s->token : NULL);
-	if (client_socket_send(s->uplink.fd, request, -1) == 0)
+	if (client_socket_send(s->uplink.fd, request, -1) == 0) {
 		s->token_fresh = false;
+		note_asked(s, now_ns);
+	}
 	json_decref(request);
+	s->renewed_ns = now_ns;
 	s->renew_ns = now_ns + s->lease_s * CLOCK_S_NS / 3;
 }
 
@@ -127,6 +144,8 @@ static void service(struct fan_subscription *s, uint64_t now_ns)
 	if (uplink_attach_due(&s->uplink, now_ns)) {
 		json_t *request = grant_attach_request(s);
 
+		s->asked_cnt = 0; /* the former connection answers nothing more */
+		note_asked(s, now_ns);
 		uplink_attach(&s->uplink, request, s->udp, now_ns);
 		json_decref(request);
 	}
@@ -295,7 +314,11 @@ static int receive_round(struct fan_subscription *s, struct fan_event *event)
 	while (outcome == RECEIVE_EMPTY && s->ended && receive_finish(s))
 		outcome = receive_next(s, event);
 	if (outcome == RECEIVE_NO_MEMORY)
-		return client_error(-ENOMEM, "out of memory for a fragmented event");
+		return client_error(-ENOMEM,
+				    s->reassembly.lost.dropped
+					    ? "out of memory for what was lost: close the "
+					      "subscription, and go on after the last cursor"
+					    : "out of memory for a fragmented event");
 	if (outcome == RECEIVE_EMPTY && s->ended)
 		return tell_ended(s, event);
 	return outcome == RECEIVE_EVENT;

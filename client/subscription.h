@@ -46,8 +46,11 @@ struct fan_subscription {
 	char user[FAN_NAME_MAX + 1];
 	uint8_t handle[FAN_HANDLE_LEN];
 	uint32_t lease_s;
-	uint64_t renew_ns;  /* next renewal */
-	uint64_t served_ns; /* when fanwired's socket was last looked at */
+	uint64_t renew_ns;   /* next renewal */
+	uint64_t renewed_ns; /* the last one */
+	uint64_t asked_ns;   /* when the request was sent whose answer comes next */
+	unsigned asked_cnt;  /* requests that are not answered yet */
+	uint64_t served_ns;  /* when fanwired's socket was last looked at */
 	bool active;
 	bool ended, ended_told;
 	char ended_why[256];
@@ -79,6 +82,8 @@ int subscription_open(struct fan_subscription **subscription, const char *client
 		      const struct transport *transport, void *link);
 /* The registration is over, or we leave it. */
 void subscription_end(struct fan_subscription *subscription, const char *reason, const char *text);
+/* Renews soon: fanwired's word is needed. However often it is called, at most each 2 s. */
+void subscription_hasten(struct fan_subscription *subscription);
 /* Takes in what fanwired has said by now. */
 void subscription_listen(struct fan_subscription *subscription, uint64_t now_ns);
 
@@ -91,9 +96,9 @@ int grant_make_streams(struct fan_subscription *subscription,
 /* Takes in the answer to the request. As above. */
 int grant_take(struct fan_subscription *subscription, const struct fan_subscribe_options *options,
 	       const json_t *answer);
-/* Keys, and tails of streams, where a message has them; first: it is the one that made us active.
- */
+/* Keys, and whether deliveries are sealed, where a message has them. */
 void grant_take_keys(struct fan_subscription *subscription, const json_t *message);
+/* Tails of streams likewise; first: it is the message that made us active. */
 void grant_take_tails(struct fan_subscription *subscription, const json_t *message, bool first,
 		      uint64_t now_ns);
 

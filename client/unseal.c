@@ -35,13 +35,9 @@ void unseal_fini(struct unseal *u)
 	sodium_memzero(u, sizeof(*u));
 }
 
-void unseal_set_keys(struct unseal *u, const struct unseal_key *keys, unsigned cnt)
+/* Streams whose key is not to be had any more, or is another one. */
+static void forget_streams(struct unseal *u, const struct unseal_key former[UNSEAL_KEYS])
 {
-	struct unseal_key former[UNSEAL_KEYS];
-
-	memcpy(former, u->keys, sizeof(former));
-	sodium_memzero(u->keys, sizeof(u->keys));
-	memcpy(u->keys, keys, (cnt < UNSEAL_KEYS ? cnt : UNSEAL_KEYS) * sizeof(*keys));
 	for (unsigned i = 0; i < UNSEAL_STREAMS; i++) {
 		struct unseal_stream *stream = &u->streams[i];
 		const struct unseal_key *now = key_of(u, stream->generation);
@@ -52,6 +48,41 @@ void unseal_set_keys(struct unseal *u, const struct unseal_key *keys, unsigned c
 				stream_forget(stream);
 		}
 	}
+}
+
+void unseal_set_keys(struct unseal *u, const struct unseal_key *keys, unsigned cnt)
+{
+	struct unseal_key former[UNSEAL_KEYS];
+	unsigned used = cnt < UNSEAL_GIVEN ? cnt : UNSEAL_GIVEN;
+
+	memcpy(former, u->keys, sizeof(former));
+	sodium_memzero(u->keys, sizeof(u->keys));
+	memcpy(u->keys, keys, used * sizeof(*keys));
+	for (unsigned k = 0; k < UNSEAL_KEYS && used < UNSEAL_KEYS; k++) {
+		if (!former[k].generation || unseal_knows(u, former[k].generation))
+			continue;
+		u->keys[used] = former[k];
+		u->keys[used++].retired = true;
+	}
+	forget_streams(u, former);
+	sodium_memzero(former, sizeof(former));
+}
+
+void unseal_drained(struct unseal *u)
+{
+	struct unseal_key former[UNSEAL_KEYS];
+	bool any = false;
+
+	for (unsigned k = 0; k < UNSEAL_KEYS; k++)
+		any |= u->keys[k].retired;
+	if (!any)
+		return;
+	memcpy(former, u->keys, sizeof(former));
+	for (unsigned k = 0; k < UNSEAL_KEYS; k++) {
+		if (u->keys[k].retired)
+			sodium_memzero(&u->keys[k], sizeof(u->keys[k]));
+	}
+	forget_streams(u, former);
 	sodium_memzero(former, sizeof(former));
 }
 

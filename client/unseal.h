@@ -12,13 +12,15 @@
 #include "common/wire/handle.h"
 #include "common/wire/wire.h"
 
-#define UNSEAL_KEYS    2  /* generations: the present one, and another while keys rotate */
+#define UNSEAL_GIVEN   2  /* generations that hold: the present one, another while keys rotate */
+#define UNSEAL_KEYS    4  /* and retired ones, which what waits in the socket is sealed under */
 #define UNSEAL_STREAMS 72 /* of the latest used ones, kept ready: a connection has up to 66 */
 
 typedef struct evp_cipher_ctx_st EVP_CIPHER_CTX;
 
 struct unseal_key {
 	uint8_t generation; /* 0: none */
+	bool retired;
 	uint8_t key[FAN_KEY_LEN];
 };
 
@@ -39,8 +41,13 @@ struct unseal {
 /* A zeroed one has no keys. Keys are overwritten. */
 void unseal_fini(struct unseal *unseal);
 
-/* The keys that hold from now on, at most UNSEAL_KEYS; those of other generations are forgotten. */
+/*
+ * The keys that hold from now on, at most UNSEAL_GIVEN. Those of other generations are retired:
+ * they open what came before, until the socket has been found empty or others take their room.
+ */
 void unseal_set_keys(struct unseal *unseal, const struct unseal_key *keys, unsigned cnt);
+/* Nothing waits any more that came before now: retired keys are forgotten. */
+void unseal_drained(struct unseal *unseal);
 bool unseal_knows(const struct unseal *unseal, uint8_t generation);
 
 /*

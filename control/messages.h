@@ -154,6 +154,7 @@ struct message_tail {
 	uint64_t channel, epoch, sequence;
 };
 struct message_tails {
+	uint64_t time_ns; /* CLOCK_REALTIME, before they were read */
 	uint16_t cnt;
 	struct message_tail tail[MESSAGE_TAILS_MAX];
 };

@@ -78,11 +78,12 @@ static void derive_end(const struct derivation *d, uint8_t *key, size_t key_len,
 }
 
 void fan_tag_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
-		  uint8_t key_generation)
+		  uint8_t key_generation, uint64_t registry_epoch)
 {
-	struct derivation d = derive("fanwire tag root 1");
+	struct derivation d = derive("fanwire tag root 2");
 
 	add_number(&d, key_generation, 1);
+	add_number(&d, registry_epoch, 8);
 	derive_end(&d, root, FAN_KEY_LEN, master);
 }
 
@@ -124,10 +125,12 @@ void fan_stream_key(uint8_t key[FAN_KEY_LEN], const uint8_t user_key[FAN_KEY_LEN
 	derive_end(&d, key, FAN_KEY_LEN, user_key);
 }
 
-void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN])
+void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
+		     uint64_t registry_epoch)
 {
-	struct derivation d = derive("fanwire replay root 1");
+	struct derivation d = derive("fanwire replay root 2");
 
+	add_number(&d, registry_epoch, 8);
 	derive_end(&d, root, FAN_KEY_LEN, master);
 }
 

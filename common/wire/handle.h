@@ -25,21 +25,22 @@ int fan_thread_channel(uint64_t *channel, const char *name, size_t name_len);
  * Keys, from the master key downwards. All BLAKE2b (RFC 7693), keyed with the key above, of a label
  * without its NUL and of fields, integers big-endian.
  *
- *   master[32] -- tag root[32]    "fanwire tag root 1" | key_generation u8
+ *   master[32] -- tag root[32]    "fanwire tag root 2" | key_generation u8 | registry_epoch u64
  *              |    `- tag key[16]     "fanwire tag 2" | user_generation u32 | handle[16]
  *              |- seal root[32]   "fanwire seal root 1" | key_generation u8 | registry_epoch u64
  *              |    `- user key[32]    "fanwire seal 1" | user_generation u32 | handle[16]
  *              |         `- stream key[32]  "fanwire stream 1" | channel u64 | epoch u64
- *              `- replay root[32] "fanwire replay root 1"
+ *              `- replay root[32] "fanwire replay root 2" | registry_epoch u64
  *                   `- replay key[16]  "fanwire replay 1" | connection u64 | user_generation u32 |
  *                                      handle[16]
  *
  * fanwired has the master key; the dataplane the roots; a subscriber its user key and its own
  * replay key; the kernel's filter the user's tag key. registry_epoch is the creation epoch of the
- * registry region, so that a region that was lost takes all its stream keys with it.
+ * registry region, so that a region that was lost takes all keys with it: what was tagged or sealed
+ * before passes no filter and opens nowhere.
  */
 void fan_tag_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
-		  uint8_t key_generation);
+		  uint8_t key_generation, uint64_t registry_epoch);
 void fan_tag_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
 		 uint32_t user_generation, const uint8_t handle[FAN_HANDLE_LEN]);
 void fan_seal_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
@@ -48,7 +49,8 @@ void fan_user_key(uint8_t key[FAN_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
 		  uint32_t user_generation, const uint8_t handle[FAN_HANDLE_LEN]);
 void fan_stream_key(uint8_t key[FAN_KEY_LEN], const uint8_t user_key[FAN_KEY_LEN], uint64_t channel,
 		    uint64_t epoch);
-void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN]);
+void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
+		     uint64_t registry_epoch);
 void fan_replay_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
 		    uint64_t connection, uint32_t user_generation,
 		    const uint8_t handle[FAN_HANDLE_LEN]);

@@ -20,7 +20,7 @@ static json_t *keys_tell(const struct message_keys *keys)
 	return list;
 }
 
-json_t *subscriber_tails(const struct message_tails *tails)
+static json_t *tails_tell(const struct message_tails *tails)
 {
 	json_t *list = json_array();
 
@@ -35,6 +35,14 @@ json_t *subscriber_tails(const struct message_tails *tails)
 						"sequence", (json_int_t)tail->sequence));
 	}
 	return list;
+}
+
+void subscriber_tails_add(json_t *packet, const struct message_tails *tails)
+{
+	if (!packet)
+		return;
+	json_object_set_new(packet, "tails", tails_tell(tails));
+	json_object_set_new(packet, "time_ns", json_integer((json_int_t)tails->time_ns));
 }
 
 static void keys_add(json_t *packet, const struct message_keys *keys)

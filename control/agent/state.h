@@ -80,7 +80,7 @@ void subscriber_hold(struct client *client, struct holder *holder);
 /* ---- granted.c ---- */
 json_t *subscriber_granted(const struct agent *agent, const struct message *message,
 			   const struct fan_address *address, uint16_t port, const char *state);
-json_t *subscriber_tails(const struct message_tails *tails);
+void subscriber_tails_add(json_t *packet, const struct message_tails *tails);
 /* These keys in place of those before, in the scope of a connection that has one. */
 void subscriber_scope_refresh(struct agent *agent, const struct holder *holder,
 			      const struct message_scope *told);

@@ -170,15 +170,15 @@ void subscriber_on_grant(struct agent *agent, const struct message *message)
 void subscriber_on_active(struct agent *agent, const struct message *message)
 {
 	struct holder *holder = holders_find(agent->connections, message->id);
+	json_t *packet;
 	char id[17];
 
 	if (!holder || !holder->client)
 		return;
 	fan_id_format(id, message->id);
-	client_send(holder->client,
-		    json_pack("{s:s,s:s,s:o}", "event", "active", "connection", id, "tails",
-			      subscriber_tails(&message->u.active.tails)),
-		    -1);
+	packet = json_pack("{s:s,s:s}", "event", "active", "connection", id);
+	subscriber_tails_add(packet, &message->u.active.tails);
+	client_send(holder->client, packet, -1);
 }
 
 /* ---- attach ---- */
@@ -283,8 +283,7 @@ void subscriber_on_attached(struct agent *agent, const struct message *message)
 	subscriber_scope_refresh(agent, holder, &message->u.grant.scope);
 	subscriber_hold(client, holder);
 	answer = subscriber_granted(agent, message, &address, from->port, "active");
-	if (answer)
-		json_object_set_new(answer, "tails", subscriber_tails(&message->u.grant.tails));
+	subscriber_tails_add(answer, &message->u.grant.tails);
 	client_send(client, answer, -1);
 }
 
@@ -299,15 +298,15 @@ void subscriber_renew(struct agent *agent, struct client *client,
 void subscriber_on_renewed(struct agent *agent, const struct message *message)
 {
 	struct client *client = client_find(agent->clients, message->ref);
+	json_t *packet;
 
 	if (!client || client->op != REQUEST_RENEW)
 		return;
 	client->op = 0;
-	client_send(client,
-		    json_pack("{s:b,s:s,s:I,s:o}", "ok", 1, "op", "renew", "lease_seconds",
-			      (json_int_t)message->u.grant.lease_s, "tails",
-			      subscriber_tails(&message->u.grant.tails)),
-		    -1);
+	packet = json_pack("{s:b,s:s,s:I}", "ok", 1, "op", "renew", "lease_seconds",
+			   (json_int_t)message->u.grant.lease_s);
+	subscriber_tails_add(packet, &message->u.grant.tails);
+	client_send(client, packet, -1);
 }
 
 /* ---- end ---- */

@@ -5,6 +5,7 @@
  * the registry region: two generations of them during a rotation.
  */
 #include <string.h>
+#include <time.h>
 
 #include "control/engine/registrations_private.h"
 #include "control/link.h"
@@ -59,7 +60,10 @@ static void tell_tails(const struct registrations *all, const struct registratio
 		       const uint64_t *channels, unsigned cnt, struct message_tails *tails)
 {
 	struct registry_tail read[MESSAGE_TAILS_MAX];
+	struct timespec now; /* the dataplane's clock, too */
 
+	clock_gettime(CLOCK_REALTIME, &now);
+	tails->time_ns = (uint64_t)now.tv_sec * ENGINE_NS_PER_S + (uint64_t)now.tv_nsec;
 	tails->cnt = (uint16_t)(cnt < MESSAGE_TAILS_MAX ? cnt : MESSAGE_TAILS_MAX);
 	registry_tails(all->engine->registry, r->user->handle, channels, tails->cnt, read);
 	memcpy(tails->tail, read, tails->cnt * sizeof(read[0]));

@@ -59,7 +59,7 @@ static int give_roots(const struct rotation *rotation, uint8_t generation)
 	uint8_t tag_root[FAN_KEY_LEN], seal_root[FAN_KEY_LEN];
 	int err;
 
-	fan_tag_root(tag_root, engine->keys.master, generation);
+	fan_tag_root(tag_root, engine->keys.master, generation, epoch);
 	fan_seal_root(seal_root, engine->keys.master, generation, epoch);
 	err = registry_roots_set(engine->registry, generation, tag_root, seal_root);
 	sodium_memzero(tag_root, sizeof(tag_root));
@@ -317,7 +317,7 @@ static void give_secrets(const struct rotation *rotation)
 			"scope.seal was changed, and the dataplane runs with what it was before: "
 			"stop fanwire-dataplane and fanwired, then start both");
 	}
-	fan_replay_root(replay_root, engine->keys.master);
+	fan_replay_root(replay_root, engine->keys.master, root->header.creation_epoch);
 	registry_secrets_set(engine->registry, replay_root, seal);
 	sodium_memzero(replay_root, sizeof(replay_root));
 }

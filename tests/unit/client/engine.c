@@ -65,19 +65,21 @@ static void add_keys(const struct engine *e, json_t *answer)
 {
 	char user[2 * FAN_KEY_LEN + 1], replay[2 * FAN_TAG_KEY_LEN + 1];
 
+	json_object_set_new(answer, "seal", json_boolean(e->seals));
 	if (!e->seals)
 		return;
 	engine_key(user, 1);
 	fan_hex(replay, replay_key, sizeof(replay_key));
-	json_object_update_new(answer,
-			       json_pack("{s:b, s:[{s:i, s:s}], s:s}", "seal", 1, "keys",
-					 "generation", 1, "key", user, "replay_key", replay));
+	json_object_update_new(answer, json_pack("{s:[{s:i, s:s}], s:s}", "keys", "generation", 1,
+						 "key", user, "replay_key", replay));
 }
 
 static void add_tails(const struct engine *e, json_t *message)
 {
-	if (e->tails)
-		json_object_set_new(message, "tails", json_loads(e->tails, 0, NULL));
+	if (!e->tails)
+		return;
+	json_object_set_new(message, "tails", json_loads(e->tails, 0, NULL));
+	json_object_set_new(message, "time_ns", json_integer(ENGINE_TIME_NS));
 }
 
 /* The challenge of the real engine: an echo of exactly its numbers must come back. */
@@ -362,6 +364,7 @@ struct fan_delivery engine_delivery(uint64_t sequence, size_t payload_len)
 				 .kind = 9,
 				 .epoch = 7,
 				 .sequence = sequence,
+				 .time_ns = ENGINE_TIME_NS + sequence,
 				 .session = 5,
 				 .publisher_sequence = sequence};
 

@@ -20,6 +20,7 @@
 #define ENGINE_LIMIT   64 /* payload bytes of one datagram: small, so that much is fragmented */
 #define ENGINE_SESSION UINT64_C(0x0123456789abcdef)
 #define ENGINE_ID      UINT64_C(0x11)
+#define ENGINE_TIME_NS 1000000 /* its clock, when it says where streams stand */
 
 struct engine {
 	char dir[64], path[96];
@@ -88,5 +89,5 @@ bool engine_asked(struct engine *engine, struct fan_replay *replay, int timeout_
  */
 void engine_deliver(struct engine *engine, const struct fan_delivery *delivery,
 		    const void *payload);
-/* A delivery to alice: unfragmented, epoch 7, session 5. */
+/* A delivery to alice: unfragmented, epoch 7, session 5, each sequence a nanosecond later. */
 struct fan_delivery engine_delivery(uint64_t sequence, size_t payload_len);

@@ -46,6 +46,17 @@ static void expect_none_lost(void)
 	cr_assert_not(reassembly_next_lost(&reassembly.lost, &range));
 }
 
+/* As if memory were used up: the next room cannot be had. */
+Test(reassembly, a_loss_that_finds_no_memory_is_not_silent)
+{
+	const size_t most = PTRDIFF_MAX / sizeof(struct reassembly_range);
+	struct reassembly_lost lost = {.cnt = most, .head = most, .room = most};
+	struct reassembly_range range = {0, 7, 1, 2};
+
+	reassembly_lose(&lost, &range);
+	cr_assert(lost.dropped);
+}
+
 Test(reassembly, keeps_interleaved_sessions_apart)
 {
 	cr_assert_eq(add(1, 1, 50, FAN_FLAG_BEGIN, 'a', 0), 0);

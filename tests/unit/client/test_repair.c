@@ -70,7 +70,7 @@ static struct fan_event expect(enum fan_event_type type)
 {
 	struct fan_event event = {0};
 
-	cr_assert_eq(fan_receive(subscription, &event, 2000), 1, "nothing comes");
+	cr_assert_eq(fan_receive(subscription, &event, 4000), 1, "nothing comes");
 	cr_assert_eq(event.type, type);
 	return event;
 }
@@ -369,6 +369,120 @@ Test(repair, of_another_epoch_the_cursors_rest_is_lost)
 	expect_asks(1, 1);
 	replay(1);
 	expect_data(1, 1);
+}
+
+/* Each type of an earlier epoch's datagrams, as somebody on the way has kept them. */
+static void send_again(uint64_t time_ns)
+{
+	static const uint8_t types[] = {FAN_TYPE_DELIVERY, FAN_TYPE_STATUS, FAN_TYPE_LOST};
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct fan_delivery d = engine_delivery(1, i ? 0 : 5);
+
+		d.type = types[i];
+		d.flags = i ? 0 : d.flags;
+		d.epoch = 6;
+		d.time_ns = time_ns;
+		d.publisher_sequence = 9;
+		engine_deliver(&engine, &d, "hello");
+	}
+}
+
+Test(repair, what_is_sent_again_of_an_earlier_epoch_changes_nothing)
+{
+	subscribe(0);
+	send_again(ENGINE_TIME_NS);
+	deliver(1);
+	expect_data(1, 0);
+	send_again(ENGINE_TIME_NS - 1000);
+	deliver(3);
+	send_again(ENGINE_TIME_NS);
+	expect_asks(2, 2);
+	send_again(ENGINE_TIME_NS);
+	replay(2);
+	expect_data(2, 1);
+	expect_data(3, 0);
+	expect_nothing(50);
+	cr_assert_eq(counts().lost, 0);
+}
+
+/* Kept from a day when the engine's clock was ahead: fanwired is asked at once, and heals it. */
+Test(repair, is_back_in_the_present_epoch_soon_and_where_it_was)
+{
+	struct fan_event event;
+
+	subscribe(0);
+	deliver(1);
+	expect_data(1, 0);
+	send_again(ENGINE_TIME_NS * 5);
+	event = expect(FAN_EVENT_LOST);
+	cr_assert(event.epoch == 7 && event.lost_first == 2);
+	event = expect(FAN_EVENT_DATA);
+	cr_assert_eq(event.epoch, 6);
+	snprintf(tails, sizeof(tails), TAILS, 2);
+	deliver(2);
+	do /* the range that came with it, and then its end */
+		event = expect(FAN_EVENT_LOST);
+	while (event.lost_last != UINT64_MAX);
+	cr_assert_eq(event.epoch, 6);
+	cr_assert_eq(engine.renews, 2);
+	expect_asks(2, 2);
+	replay(1);
+	replay(2);
+	expect_data(2, 1);
+	send_again(ENGINE_TIME_NS * 5);
+	deliver(3);
+	expect_data(3, 0);
+}
+
+/* scope.seal was changed while the daemons were down: fanwired says so at the attachment. */
+Test(repair, follows_the_site_when_it_ceases_to_seal_and_seals_again)
+{
+	subscribe(0);
+	deliver(1);
+	expect_data(1, 0);
+	engine.seals = false;
+	deliver(2);
+	expect_nothing(50); /* not on a datagram's word */
+	engine_hang_up(&engine);
+	for (unsigned i = 0; engine.attaches < 1 && i < 100; i++)
+		expect_nothing(20);
+	cr_assert_eq(counts().failed, 1);
+	expect_nothing(50);
+	deliver(2);
+	expect_data(2, 0);
+	engine.seals = true;
+	deliver(3); /* and what is sealed is never taken for plain text */
+	expect_data(3, 0);
+	engine_hang_up(&engine);
+	for (unsigned i = 0; engine.attaches < 2 && i < 100; i++)
+		expect_nothing(20);
+	expect_nothing(50);
+	deliver_as(4, 0, 0);
+	expect_nothing(50);
+	cr_assert_eq(counts().failed, 2);
+}
+
+Test(repair, retired_keys_open_what_waits_in_the_socket)
+{
+	char text[256], hex[2 * FAN_KEY_LEN + 1];
+
+	subscribe(0);
+	for (uint64_t i = 1; i <= 5; i++)
+		deliver(i);
+	engine_key(hex, 2);
+	snprintf(text, sizeof(text),
+		 "{\"event\":\"keys\",\"connection\":\"0000000000000011\","
+		 "\"keys\":[{\"generation\":2,\"key\":\"%s\"}]}",
+		 hex);
+	engine_say(&engine, text);
+	deliver_as(6, 0, 2);
+	for (uint64_t i = 1; i <= 6; i++)
+		expect_data(i, 0);
+	expect_nothing(50);
+	deliver_as(7, 0, 1);
+	expect_nothing(50);
+	cr_assert_eq(counts().failed, 1, "the socket was empty: retired keys are gone");
 }
 
 Test(repair, refuses_a_cursor_of_a_channel_that_is_not_joined)

@@ -163,12 +163,12 @@ static void subscriber_take(const struct packet *p)
 	const struct fan_delivery *d = &p->header;
 
 	if (d->type == FAN_TYPE_STATUS && !p->spoilt) {
-		stream_tail(&w.stream, d->epoch, d->sequence, w.now_ns, &w.reassembly);
+		stream_status(&w.stream, &(struct stream_word){d->epoch, d->sequence, d->time_ns},
+			      w.now_ns, &w.reassembly);
 	} else if (d->type == FAN_TYPE_LOST && !p->spoilt) {
 		stream_gone(&w.stream, d->epoch, d->sequence, d->publisher_sequence, w.now_ns,
 			    &w.reassembly);
-	} else if (d->type == FAN_TYPE_DELIVERY &&
-		   stream_judge(&w.stream, d->epoch, d->sequence) == STREAM_NEW) {
+	} else if (d->type == FAN_TYPE_DELIVERY && stream_judge(&w.stream, d) == STREAM_NEW) {
 		if (p->spoilt)
 			return;
 		if (stream_take(&w.stream, d, (const uint8_t *)&d->sequence, w.now_ns,
@@ -255,7 +255,7 @@ static void world_init(uint64_t seed, unsigned loss_permille, int policy)
 	w.room = STREAM_ROOM;
 	stream_init(&w.stream, CHANNEL, policy, &w.room, seed);
 	w.stream.mendable = true;
-	stream_begin(&w.stream, EPOCH, 0, w.now_ns, &w.reassembly);
+	stream_begin(&w.stream, &(struct stream_word){.epoch = EPOCH}, w.now_ns, &w.reassembly);
 	for (unsigned i = 0; i < 20; i++)
 		draw(2);
 }
@@ -284,7 +284,8 @@ static void run_to_the_end(void)
 {
 	while (w.told < EVENTS && w.now_ns < END_NS) {
 		run_until(w.now_ns + 20 * CLOCK_S_NS);
-		stream_tail(&w.stream, w.epoch, w.tail, w.now_ns, &w.reassembly);
+		stream_answer(&w.stream, &(struct stream_word){w.epoch, w.tail, 0}, w.now_ns,
+			      w.now_ns, &w.reassembly);
 	}
 	cr_assert_eq(w.told, EVENTS, "seed %" PRIu64 ": only %" PRIu64 " came", w.seed, w.told);
 }
@@ -369,12 +370,34 @@ static void teardown(void)
 
 TestSuite(one_stream, .init = setup, .fini = teardown);
 
+static void begin(uint64_t epoch, uint64_t sequence)
+{
+	stream_begin(&s, &(struct stream_word){epoch, sequence, 0}, 0, &reassembly);
+}
+
+static void status(uint64_t epoch, uint64_t sequence, uint64_t time_ns)
+{
+	stream_status(&s, &(struct stream_word){epoch, sequence, time_ns}, 0, &reassembly);
+}
+
+static enum stream_verdict judge(uint64_t epoch, uint64_t sequence, uint64_t time_ns)
+{
+	return stream_judge(&s, &(struct fan_delivery){
+					.epoch = epoch, .sequence = sequence, .time_ns = time_ns});
+}
+
+static enum stream_taken take_at(uint64_t epoch, uint64_t sequence, uint8_t flags, uint64_t time_ns)
+{
+	struct fan_delivery d = {
+		.epoch = epoch, .sequence = sequence, .flags = flags, .time_ns = time_ns};
+
+	cr_assert_eq(stream_judge(&s, &d), STREAM_NEW);
+	return stream_take(&s, &d, (const uint8_t *)"", 0, &reassembly);
+}
+
 static enum stream_taken take_of(uint64_t epoch, uint64_t sequence, uint8_t flags)
 {
-	struct fan_delivery d = {.epoch = epoch, .sequence = sequence, .flags = flags};
-
-	cr_assert_eq(stream_judge(&s, epoch, sequence), STREAM_NEW);
-	return stream_take(&s, &d, (const uint8_t *)"", 0, &reassembly);
+	return take_at(epoch, sequence, flags, 0);
 }
 
 static enum stream_taken take(uint64_t sequence)
@@ -433,7 +456,7 @@ Test(one_stream, asks_soon_and_then_ever_more_seldom)
 {
 	uint64_t asked_ns = 0, pause_ns = 0;
 
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	cr_assert_eq(take(1), STREAM_NEXT);
 	cr_assert_eq(take(5), STREAM_HELD);
 	cr_assert(s.due_ns >= 2 * CLOCK_MS_NS && s.due_ns <= 5 * CLOCK_MS_NS);
@@ -449,10 +472,10 @@ Test(one_stream, asks_for_several_gaps_and_no_more_than_it_can_hold)
 {
 	struct stream_range ranges[STREAM_ASKS];
 
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(3);
 	take(6);
-	stream_tail(&s, EPOCH, 1000000, 0, &reassembly);
+	status(EPOCH, 1000000, 0);
 	cr_assert_eq(stream_due(&s, s.due_ns, ranges), 3);
 	cr_assert(ranges[0].first == 1 && ranges[0].last == 2);
 	cr_assert(ranges[1].first == 4 && ranges[1].last == 5);
@@ -462,7 +485,7 @@ Test(one_stream, asks_for_several_gaps_and_no_more_than_it_can_hold)
 
 Test(one_stream, holds_back_no_more_than_its_room)
 {
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	cr_assert_eq(take(STREAM_WINDOW + 1), STREAM_FULL);
 	cr_assert_eq(take(STREAM_WINDOW), STREAM_HELD);
 	room = 1;
@@ -475,18 +498,18 @@ Test(one_stream, holds_back_no_more_than_its_room)
 
 Test(one_stream, a_held_one_is_a_duplicate_the_second_time)
 {
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(2);
-	cr_assert_eq(stream_judge(&s, EPOCH, 2), STREAM_DUPLICATE);
-	cr_assert_eq(stream_judge(&s, EPOCH, 0), STREAM_OLD);
+	cr_assert_eq(judge(EPOCH, 2, 0), STREAM_DUPLICATE);
+	cr_assert_eq(judge(EPOCH, 0, 0), STREAM_OLD);
 	take(1);
 	expect_datagram(2);
-	cr_assert_eq(stream_judge(&s, EPOCH, 1), STREAM_DUPLICATE);
+	cr_assert_eq(judge(EPOCH, 1, 0), STREAM_DUPLICATE);
 }
 
 Test(one_stream, what_the_engine_has_lost_is_told_where_it_was)
 {
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(3);
 	take(9);
 	stream_gone(&s, EPOCH, 5, 6, 0, &reassembly);
@@ -508,9 +531,9 @@ Test(one_stream, what_the_engine_has_lost_is_told_where_it_was)
 
 Test(one_stream, what_is_missing_at_the_end_is_lost_and_what_is_there_is_not)
 {
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(3);
-	stream_tail(&s, EPOCH, 5000, 0, &reassembly);
+	status(EPOCH, 5000, 0);
 	stream_finish(&s);
 	expect_gone(1, 2);
 	expect_datagram(3);
@@ -521,7 +544,7 @@ Test(one_stream, what_is_missing_at_the_end_is_lost_and_what_is_there_is_not)
 Test(one_stream, resumes_after_its_cursor)
 {
 	stream_resume(&s, EPOCH, 10, 0);
-	stream_begin(&s, EPOCH, 14, 0, &reassembly);
+	begin(EPOCH, 14);
 	cr_assert_eq(take(15), STREAM_HELD, "what is newer waits");
 	expect_ask(11, 14);
 	for (uint64_t i = 11; i <= 14; i++)
@@ -533,24 +556,25 @@ Test(one_stream, resumes_after_its_cursor)
 Test(one_stream, of_another_epoch_the_cursors_rest_is_lost)
 {
 	stream_resume(&s, EPOCH, 10, 0);
-	stream_begin(&s, EPOCH + 1, 3, 0, &reassembly);
+	begin(EPOCH + 1, 3);
 	expect_lost(EPOCH, 11, UINT64_MAX);
 	expect_ask(1, 3);
-	cr_assert_eq(stream_judge(&s, EPOCH, 11), STREAM_OLD);
+	cr_assert_eq(judge(EPOCH, 11, 0), STREAM_OLD);
 }
 
-Test(one_stream, a_cursor_ahead_of_the_stream_waits_for_nothing)
+Test(one_stream, a_cursor_ahead_of_the_stream_is_told_and_waits_for_nothing)
 {
 	stream_resume(&s, EPOCH, 100, 0);
-	stream_begin(&s, EPOCH, 14, 0, &reassembly);
+	begin(EPOCH, 14);
+	expect_lost(EPOCH, 101, UINT64_MAX); /* and it is told of it */
 	cr_assert_not(stream_behind(&s));
 	cr_assert_eq(take(15), STREAM_NEXT);
 }
 
 Test(one_stream, begins_where_the_engine_says)
 {
-	stream_begin(&s, 0, 0, 0, &reassembly); /* no event yet: all of it is ours */
-	cr_assert_eq(take(2), STREAM_HELD);
+	begin(0, 0); /* no event yet: all of it is ours */
+	cr_assert_eq(take_at(EPOCH, 2, 0, 1), STREAM_HELD);
 	expect_ask(1, 1);
 	cr_assert_eq(reassembly.lost.cnt, 0);
 }
@@ -559,7 +583,7 @@ Test(one_stream, asks_for_the_tail_after_a_quiet_second_and_not_for_ever)
 {
 	struct stream_range ranges[STREAM_ASKS];
 
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(1);
 	cr_assert_eq(s.due_ns, CLOCK_S_NS);
 	for (unsigned i = 0; i < 3; i++)
@@ -567,14 +591,14 @@ Test(one_stream, asks_for_the_tail_after_a_quiet_second_and_not_for_ever)
 	cr_assert_eq(stream_due(&s, s.due_ns, ranges), 0);
 	cr_assert_eq(s.due_ns, CLOCK_NEVER);
 	take(2);
-	stream_tail(&s, EPOCH, 2, 0, &reassembly); /* the engine has said it */
+	status(EPOCH, 2, 0); /* the engine has said it */
 	cr_assert_eq(stream_due(&s, s.due_ns, ranges), 0);
 	cr_assert_eq(s.due_ns, CLOCK_NEVER);
 }
 
 Test(one_stream, what_never_opens_does_not_stop_it_for_ever)
 {
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(2);
 	for (unsigned i = 0; i < STREAM_SPOILT_MOST; i++) {
 		expect_waits();
@@ -590,7 +614,7 @@ Test(one_stream, leaves_where_that_is_the_policy)
 	struct stream_range ranges[STREAM_ASKS];
 
 	s.policy = FAN_DISCONNECT;
-	stream_begin(&s, EPOCH, 0, 0, &reassembly);
+	begin(EPOCH, 0);
 	take(2); /* overtaken in the network: no reason to leave */
 	take(1);
 	expect_datagram(2);
@@ -599,4 +623,111 @@ Test(one_stream, leaves_where_that_is_the_policy)
 	take(4);
 	cr_assert_eq(stream_due(&s, s.due_ns, ranges), 0);
 	cr_assert(s.slow);
+}
+
+/* ---- epochs ---------------------------------------------------------------------------------- */
+
+#define AT 1000 /* the engine's clock when the stream was begun */
+
+static void begin_at(uint64_t epoch, uint64_t sequence)
+{
+	stream_begin(&s, &(struct stream_word){epoch, sequence, AT}, 1, &reassembly);
+}
+
+static bool answer(uint64_t epoch, uint64_t sequence, uint64_t asked_ns)
+{
+	return stream_answer(&s, &(struct stream_word){epoch, sequence, AT}, asked_ns, asked_ns + 1,
+			     &reassembly);
+}
+
+static void expect_nothing_lost(void)
+{
+	struct reassembly_range range;
+
+	cr_assert_not(reassembly_next_lost(&reassembly.lost, &range));
+}
+
+/* What somebody on the way has kept, of each type: it changes nothing. */
+static void send_again(uint64_t epoch, uint64_t time_ns)
+{
+	uint64_t present = s.epoch, cursor = s.cursor, tail = s.tail;
+
+	cr_assert_eq(judge(epoch, 1, time_ns), STREAM_OLD);
+	status(epoch, 50, time_ns);
+	stream_gone(&s, epoch, 1, 60, 0, &reassembly);
+	stream_gone(&s, epoch, 1, UINT64_MAX, 0, &reassembly);
+	expect_waits();
+	expect_nothing_lost();
+	cr_assert(s.epoch == present && s.cursor == cursor && s.tail == tail);
+}
+
+Test(epochs, what_is_sent_again_of_an_earlier_one_changes_nothing, .init = setup, .fini = teardown)
+{
+	begin_at(EPOCH, 0);
+	send_again(EPOCH - 1, AT - 1);
+	send_again(EPOCH - 1, AT);
+	take_at(EPOCH, 1, 0, AT + 10);
+	send_again(EPOCH - 1, AT + 10);
+	take_at(EPOCH + 1, 1, 0, AT + 20);
+	expect_lost(EPOCH, 2, UINT64_MAX);
+	send_again(EPOCH, AT + 10);
+	send_again(EPOCH, AT + 30); /* with a clock that was ahead */
+	send_again(EPOCH - 1, AT + 5);
+	cr_assert_eq(take_at(EPOCH + 1, 2, 0, AT + 21), STREAM_NEXT);
+	status(EPOCH + 2, 1, AT + 40);
+	expect_lost(EPOCH + 1, 3, UINT64_MAX);
+	send_again(EPOCH + 1, AT + 20);
+	send_again(EPOCH, AT + 10);
+	cr_assert_eq(take_at(EPOCH + 2, 1, 0, AT + 35), STREAM_NEXT, "it began before its status");
+}
+
+Test(epochs, before_the_first_event_nothing_older_than_the_grant_is_taken, .init = setup,
+     .fini = teardown)
+{
+	begin_at(0, 0);
+	send_again(EPOCH, AT);
+	cr_assert_eq(take_at(EPOCH + 1, 1, 0, AT + 1), STREAM_NEXT);
+	expect_nothing_lost();
+}
+
+Test(epochs, a_lost_range_begins_none, .init = setup, .fini = teardown)
+{
+	begin_at(EPOCH, 0);
+	stream_gone(&s, EPOCH + 1, 1, 5, 0, &reassembly);
+	cr_assert_eq(s.epoch, EPOCH);
+}
+
+Test(epochs, fanwireds_word_heals_what_no_clock_can, .init = setup, .fini = teardown)
+{
+	begin_at(EPOCH, 3);
+	take_at(EPOCH, 4, 0, AT + 10);
+	take_at(EPOCH - 1, 1, 0, AT + 1000); /* of a day when the clock was wrong, sent again */
+	expect_lost(EPOCH, 5, UINT64_MAX);
+	cr_assert_eq(judge(EPOCH, 5, AT + 20), STREAM_OLD);
+	cr_assert(answer(EPOCH, 6, 100), "named once: to be asked again");
+	cr_assert_eq(s.epoch, EPOCH - 1);
+	cr_assert_not(answer(EPOCH, 6, 200));
+	cr_assert_eq(s.epoch, EPOCH);
+	expect_lost(EPOCH - 1, 2, UINT64_MAX);
+	cr_assert_eq(judge(EPOCH, 4, AT + 10), STREAM_DUPLICATE, "where it was, not from 1 on");
+	expect_ask(5, 6);
+	take_of(EPOCH, 5, FAN_FLAG_REPLAY);
+	send_again(EPOCH - 1, AT + 1000);
+	take_at(EPOCH + 1, 1, 0, AT + 20); /* the clock's present time counts again */
+}
+
+Test(epochs, a_tail_that_was_read_before_the_switch_is_not_believed, .init = setup,
+     .fini = teardown)
+{
+	begin_at(EPOCH, 0);
+	take_at(EPOCH, 1, 0, AT + 10);
+	stream_status(&s, &(struct stream_word){EPOCH + 1, 0, AT + 20}, 500, &reassembly);
+	expect_lost(EPOCH, 2, UINT64_MAX);
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert(answer(EPOCH, 1, 499));
+	cr_assert_eq(s.epoch, EPOCH + 1);
+	cr_assert(answer(EPOCH, 1, 500));
+	cr_assert_not(answer(EPOCH + 1, 0, 600), "the present one: the other is forgotten");
+	cr_assert(answer(EPOCH, 1, 700));
+	cr_assert_eq(s.epoch, EPOCH + 1);
 }

@@ -144,6 +144,7 @@ Test(subscription, starts_a_stream_anew_with_its_epoch)
 
 	deliver(8);
 	d.epoch = 70;
+	d.time_ns += 100;
 	engine_deliver(&engine, &d, NULL);
 	deliver(9); /* of the old epoch: too late */
 	d.sequence = 3;

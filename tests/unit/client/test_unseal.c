@@ -171,7 +171,27 @@ Test(unseal, opens_both_generations_while_keys_rotate)
 	seal_delivery(2, 0, 5, 21);
 	expect_opens();
 	seal_delivery(1, 0, 5, 20);
+	expect_opens(); /* it waited in the socket */
+	unseal_drained(&unseal);
+	seal_delivery(1, 0, 5, 20);
 	cr_assert_eq(open_packet(), -ENOKEY, "a retired generation is still in use");
+	seal_delivery(2, 0, 5, 22);
+	expect_opens();
+}
+
+Test(unseal, keeps_no_more_retired_generations_than_it_has_room_for)
+{
+	for (unsigned i = 3; i <= 40; i++) {
+		struct unseal_key next = {.generation = (uint8_t)i};
+
+		unseal_set_keys(&unseal, &next, 1);
+		cr_assert(unseal_knows(&unseal, (uint8_t)i));
+		cr_assert(unseal_knows(&unseal, (uint8_t)(i == 3 ? 1 : i - 1)), "the last one");
+	}
+	cr_assert_not(unseal_knows(&unseal, 1));
+	unseal_drained(&unseal);
+	cr_assert(unseal_knows(&unseal, 40));
+	cr_assert_not(unseal_knows(&unseal, 39));
 }
 
 /* A generation's number comes round again, with other keys: what was derived must go too. */

@@ -60,7 +60,7 @@ def thread_channel(name):
 
 
 def tag_key(v):
-    root = blake2b(b"fanwire tag root 1" + v["key_generation"], v["master"], 32)
+    root = blake2b(b"fanwire tag root 2" + v["key_generation"] + v["registry_epoch"], v["master"], 32)
     return blake2b(b"fanwire tag 2" + v["user_generation"] + v["handle"], root)
 
 
@@ -101,7 +101,7 @@ def sealed(v):
 
 
 def replay_key(v):
-    root = blake2b(b"fanwire replay root 1", v["master"], 32)
+    root = blake2b(b"fanwire replay root 2" + v["registry_epoch"], v["master"], 32)
     return blake2b(b"fanwire replay 1" + v["connection"] + v["user_generation"] + v["handle"], root)
 
 

@@ -85,20 +85,22 @@ Test(handle, threads_are_of_their_kind_and_not_a_users_handle)
 Test(handle, tag_keys_differ)
 {
 	uint8_t master[FAN_KEY_LEN] = {1}, handle[FAN_HANDLE_LEN] = {2}, root[FAN_KEY_LEN];
-	uint8_t keys[5][FAN_TAG_KEY_LEN];
+	uint8_t keys[6][FAN_TAG_KEY_LEN];
 
-	fan_tag_root(root, master, 1);
+	fan_tag_root(root, master, 1, 7);
 	fan_tag_key(keys[0], root, 1, handle);
 	fan_tag_key(keys[2], root, 0x01000000, handle);
 	handle[15] = 1;
 	fan_tag_key(keys[3], root, 1, handle);
 	handle[15] = 0;
-	fan_tag_root(root, master, 2);
+	fan_tag_root(root, master, 2, 7);
 	fan_tag_key(keys[1], root, 1, handle);
+	fan_tag_root(root, master, 1, 8); /* of another registry */
+	fan_tag_key(keys[5], root, 1, handle);
 	master[31] = 1;
-	fan_tag_root(root, master, 1);
+	fan_tag_root(root, master, 1, 7);
 	fan_tag_key(keys[4], root, 1, handle);
-	for (unsigned i = 0; i < 5; i++) {
+	for (unsigned i = 0; i < 6; i++) {
 		for (unsigned j = 0; j < i; j++)
 			cr_expect_arr_neq(keys[i], keys[j], FAN_TAG_KEY_LEN, "%u and %u", i, j);
 	}

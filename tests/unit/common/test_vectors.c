@@ -53,7 +53,8 @@ Test(vectors, tag_key)
 	uint8_t key[FAN_TAG_KEY_LEN], root[FAN_KEY_LEN];
 
 	fan_tag_root(root, vector_bytes("tag-key", "master").at,
-		     (uint8_t)vector_number("tag-key", "key_generation"));
+		     (uint8_t)vector_number("tag-key", "key_generation"),
+		     vector_number("tag-key", "registry_epoch"));
 	fan_tag_key(key, root, (uint32_t)vector_number("tag-key", "user_generation"),
 		    vector_bytes("tag-key", "handle").at);
 	expect_bytes(key, sizeof(key), "tag-key", "key");
@@ -279,7 +280,8 @@ Test(vectors, replay_key)
 {
 	uint8_t root[FAN_KEY_LEN], key[FAN_TAG_KEY_LEN];
 
-	fan_replay_root(root, vector_bytes("replay-key", "master").at);
+	fan_replay_root(root, vector_bytes("replay-key", "master").at,
+			vector_number("replay-key", "registry_epoch"));
 	fan_replay_key(key, root, vector_number("replay-key", "connection"),
 		       (uint32_t)vector_number("replay-key", "user_generation"),
 		       vector_bytes("replay-key", "handle").at);
