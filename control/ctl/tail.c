@@ -120,7 +120,7 @@ static bool parse_sequence(const char **text, char end, uint64_t *sequence)
 	size_t len = strspn(*text, "0123456789");
 
 	*sequence = strtoull(*text, NULL, 10);
-	if (!len || (*text)[len] != end || errno)
+	if (!len || (*text)[len] != end || errno || *sequence > INT64_MAX) /* as JSON has them */
 		return false;
 	*text += len + (end != 0);
 	return true;
@@ -139,10 +139,8 @@ static bool parse_place(const char *text, struct fan_cursor *cursor)
 	text = end + 1;
 	if (strchr(text, ':'))
 		return parse_sequence(&text, ':', &cursor->sequence) &&
-		       parse_sequence(&text, 0, &cursor->unfinished) && cursor->epoch != 0 &&
-		       cursor->sequence < UINT64_MAX;
-	return parse_sequence(&text, 0, &cursor->sequence) && cursor->epoch != 0 &&
-	       cursor->sequence < UINT64_MAX;
+		       parse_sequence(&text, 0, &cursor->unfinished) && cursor->epoch != 0;
+	return parse_sequence(&text, 0, &cursor->sequence) && cursor->epoch != 0;
 }
 
 /* [CHANNEL=]E:N; the channel's name may have = in it, the place has none. */

@@ -61,13 +61,21 @@ class ClientSocket:
 class Stream:
     """The order of one channel: what came early waits, what is missing is asked for, each place comes out once."""
 
-    def __init__(self, epoch, sequence, resumed=False, unfinished=0):
-        """unfinished: what was begun before the cursor, from there on, and comes again. Up to told nothing is told."""
+    def __init__(self, epoch, sequence, resumed=False, unfinished=0, time_ns=0, left=None):
+        """
+        unfinished: what was begun before the cursor, from there on, and comes again. Up to told nothing is told.
+        time_ns: the engine's clock; no other epoch began before. left: former epochs, and the cursor in each.
+        """
         self.epoch, self.told = epoch, sequence
+        self.time_ns, self.left, self.other, self.entered = time_ns, left or {}, None, time.monotonic()
         self.cursor = self.tail = min(unfinished - 1, sequence) if unfinished else sequence
         self.resumed = resumed
         self.held, self.gone = {}, set()
         self.ask_at, self.pause = 0, 0
+
+    def may_enter(self, epoch, time_ns):
+        """Whether a datagram of another epoch is of a later one, and not of an earlier one that somebody sent again."""
+        return time_ns > self.time_ns and epoch not in self.left
 
     def behind(self):
         return self.cursor < self.tail
@@ -132,6 +140,7 @@ class Subscriber:
         self.keys, self.unopened = {}, []
         self.repair, self.cursors, self.streams, self.lost = repair, cursors or {}, {}, []
         self.counter = time.time_ns()
+        self.asked, self.renew_at = time.monotonic(), float("inf")
         self.take_keys(self.answer)
         self.packets, self.events, self.foreign, self.malformed = [], [], [], []
         self.ended = None
@@ -156,13 +165,34 @@ class Subscriber:
             channel, epoch = int(tail["channel"], 16), int(tail["epoch"], 16)
             if channel not in self.streams:
                 before, at, unfinished = self.cursors.get(channel, (None, None, 0))
-                if before is not None and before != epoch:
+                if before is not None and (before != epoch or at > tail["sequence"]):
                     self.lost.append((channel, before, at + 1, None))
-                    self.streams[channel] = Stream(epoch, 0, True)
+                    self.streams[channel] = Stream(epoch, tail["sequence"] if before == epoch else 0, True)
                 else:
                     self.streams[channel] = Stream(epoch, tail["sequence"] if at is None else at, at is not None,
                                                    unfinished)
-            self.on_tail(channel, epoch, tail["sequence"])
+                self.streams[channel].time_ns = message["time_ns"]
+            if epoch:
+                self.on_answer(channel, epoch, tail["sequence"], message["time_ns"])
+
+    def on_answer(self, channel, epoch, sequence, time_ns):
+        """fanwired's word overrules what the network brought, once two answers have named another epoch."""
+        stream = self.streams[channel]
+        if stream.epoch != epoch:
+            if self.asked < stream.entered:  # perhaps read before this epoch began
+                self.hasten()
+                return
+            named, stream.other = stream.other == epoch or not stream.epoch, epoch
+            if not named:
+                self.hasten()
+                return
+            stream = self.enter(channel, epoch, time_ns)
+        stream.other = None
+        stream.time_ns = max(stream.time_ns, time_ns)
+        stream.told_tail(sequence)
+
+    def hasten(self):
+        self.renew_at = min(self.renew_at, self.asked + 2)
 
     def cursor(self, channel):
         """(epoch, sequence, unfinished): up to where all is told, and from where on fragments wait for their rest."""
@@ -182,7 +212,7 @@ class Subscriber:
     def run(self):
         for message in self.client.unasked:
             self.on_message(message)
-        renewed = time.monotonic()
+        self.renew_at = time.monotonic() + self.answer["lease_seconds"] / 3
         while not self.stop:
             waiting = [self.udp] if self.broken else [self.udp, self.client.socket]
             try:
@@ -194,8 +224,9 @@ class Subscriber:
             if self.udp in ready:
                 self.on_datagrams()
             self.ask_for_missing()
-            if not self.broken and not self.ended and time.monotonic() - renewed > self.answer["lease_seconds"] / 3:
-                renewed = time.monotonic()
+            if not self.broken and not self.ended and time.monotonic() > self.renew_at:
+                self.asked = time.monotonic()
+                self.renew_at = self.asked + self.answer["lease_seconds"] / 3
                 self.client.send({"op": "renew"})
 
     def on_client(self):
@@ -245,7 +276,7 @@ class Subscriber:
                     self.packets.append(packet)
                     self.take(delivery)
             if delivery.type == wire.STATUS and self.repair:
-                self.on_tail(delivery.channel, delivery.epoch, delivery.sequence)
+                self.on_status(delivery)
             if delivery.type == wire.LOST and self.repair:
                 self.on_lost(delivery)
             self.changed.notify_all()
@@ -264,23 +295,37 @@ class Subscriber:
             return False
         return True
 
-    def enter(self, channel, epoch):
-        """The stream of a channel in this epoch; another one before it is over, and its rest lost."""
-        stream = self.streams.get(channel)
-        if stream is None or stream.epoch == epoch:
-            return stream
-        if stream.epoch:
-            self.lost.append((channel, stream.epoch, max(stream.cursor, stream.told) + 1, None))
-        self.streams[channel] = Stream(epoch, 0)
+    def enter(self, channel, epoch, time_ns):
+        """Begins the stream of another epoch. The one before it is over, and its rest lost."""
+        before = self.streams[channel]
+        left = dict(before.left)
+        if before.epoch:
+            self.lost.append((channel, before.epoch, max(before.cursor, before.told) + 1, None))
+            left[before.epoch] = before.cursor
+        self.streams[channel] = Stream(epoch, left.get(epoch, 0), time_ns=time_ns, left=left)
         return self.streams[channel]
 
-    def on_tail(self, channel, epoch, sequence):
-        if epoch and channel in self.streams:
-            self.enter(channel, epoch).told_tail(sequence)
+    def stream_of(self, delivery):
+        """The stream that it belongs to; None where its epoch is not the present one, nor a later one."""
+        stream = self.streams.get(delivery.channel)
+        if stream is None or not delivery.epoch:
+            return None
+        if stream.epoch != delivery.epoch:
+            if not stream.may_enter(delivery.epoch, delivery.time_ns):
+                self.hasten()
+                return None
+            stream = self.enter(delivery.channel, delivery.epoch, delivery.time_ns)
+        stream.time_ns = max(stream.time_ns, delivery.time_ns)
+        return stream
+
+    def on_status(self, delivery):
+        stream = self.stream_of(delivery)
+        if stream:
+            stream.told_tail(delivery.sequence)
 
     def on_lost(self, delivery):
-        stream = self.enter(delivery.channel, delivery.epoch)
-        if stream:
+        stream = self.streams.get(delivery.channel)
+        if stream and stream.epoch == delivery.epoch:
             first, last = delivery.sequence, delivery.publisher_sequence
             stream.told_tail(last)
             stream.gone.update(n for n in range(max(first, stream.cursor + 1), last + 1) if n not in stream.held)
@@ -295,10 +340,11 @@ class Subscriber:
                 self.assemble(out, stream.told)
 
     def take(self, delivery):
-        stream = self.enter(delivery.channel, delivery.epoch) if self.repair else None
-        if stream is None:
+        known = self.repair and delivery.channel in self.streams
+        stream = self.stream_of(delivery) if known else None
+        if not known:
             self.assemble(delivery)
-        elif delivery.sequence > stream.cursor:
+        elif stream and delivery.sequence > stream.cursor:
             stream.told_tail(delivery.sequence)
             stream.held[delivery.sequence] = delivery
             self.follow(stream, delivery.channel)
@@ -348,9 +394,12 @@ class Subscriber:
     def attach(self, token=None):
         """After a restart of fanwired: connects again and sends the descriptor back."""
         client = ClientSocket(self.path)
+        asked = time.monotonic()
         answer, _ = client.ask(
             {"op": "attach", "connection": self.id, "token": token or self.token}, [self.udp.fileno()])
         with self.changed:
+            self.asked = asked
+            self.answer["seal"] = answer["seal"]
             self.take_keys(answer)
             self.take_tails(answer)
         self.client.close()

@@ -180,6 +180,20 @@ def test_a_cursor_of_another_epoch_is_told_as_lost(instance, tmp_path):
     assert len(holder.wait_events(1)) == 1
 
 
+def test_a_cursor_beyond_the_stream_is_told(instance, tmp_path):
+    """Of no stream that there is: in band, and the stream goes on; numbers that JSON does not have are refused."""
+    publisher, first = instance.publisher(), tail_of(instance, "beyond", tmp_path, "--count", "1")
+    epoch = f"{publisher.publish('beyond', '1').epoch:016x}"
+    first.finish()
+    tail = tail_of(instance, "beyond", tmp_path, "--since", f"{epoch}:41", "--count", "1", "--timeout", "20")
+    publisher.publish("beyond", "2")
+    (lost, event), _ = tail.finish()
+    assert lost == {"lost": {"channel": "all", "epoch": epoch, "first": 42, "last": None}}
+    assert (event["epoch"], event["sequence"], event["payload"]) == (epoch, 2, "2")
+    refused = instance.ctl("tail", "beyond", "--token", instance.token("beyond"), "--since", f"{epoch}:{2**63}", check=False)
+    assert refused.returncode == 1 and "--since" in refused.stderr
+
+
 def test_resuming_outlives_a_killed_dataplane(make_instance, tmp_path):
     """Both who was there and who had gone: the log is in a region that the dataplane's death does not touch."""
     instance = make_instance().up()
