@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MESSAGES = {"control/messages.h", "control/link.h"}
 LAYERS = {
     "common": set(),
-    "client": {"common/wire"},
+    "client": {"common/wire", "common/plant.h"},
     "client/bypass": {"client", "common/wire"},
     "dataplane": {"common", "bpf"},
     "control": {"common"},
