@@ -159,12 +159,12 @@ void grant_take_tails(struct fan_subscription *s, const json_t *message, bool fi
 	}
 }
 
-/* Larger than any that the connection has used, also in another process and before. */
+/* Larger than any of this registration so far, also in a process before; nobody sets it back. */
 static uint64_t counter_first(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_REALTIME, &ts);
+	clock_gettime(CLOCK_BOOTTIME, &ts);
 	return (uint64_t)ts.tv_sec * CLOCK_S_NS + (uint64_t)ts.tv_nsec;
 }
 

@@ -58,7 +58,7 @@ struct fan_subscription {
 	bool seal; /* what is not sealed, or does not open, has not come */
 	struct unseal unseal;
 	uint8_t replay_key[FAN_TAG_KEY_LEN];
-	uint64_t replay_counter; /* of the last request; grows also over processes with the id */
+	uint64_t replay_counter; /* of the last request; grows also over processes that attach */
 
 	struct stream *streams; /* fixed once registered: ALL, threads, single */
 	size_t stream_cnt;

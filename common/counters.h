@@ -25,6 +25,7 @@
 	X(replay_torn, "torn log records met: a replay ends at such")                        \
 	X(statuses_sent, "statuses given to the port: a stream's end")                       \
 	X(statuses_skipped, "statuses of groups that came while a queue was full")           \
+	X(drop_replay_source, "request for replay from elsewhere than its connection")       \
 	X(drop_replay_tag, "request for replay with a wrong tag")                            \
 	X(drop_replay_budget, "requests for replay in one burst over what is checked")       \
 	X(drop_replay_full, "request for replay while too many wait")                        \

@@ -61,6 +61,10 @@ enum fan_plant {
 	PLANT(REPLAY_TAG_IGNORED)     /* anybody's request for replay is served */                 \
 	PLANT(REPLAY_COUNTER_IGNORED) /* a captured request is served again */                     \
 	PLANT(REPLAY_BUDGET_IGNORED)  /* a connection may have as much replayed as it likes */     \
+	PLANT(REPLAY_SOURCE_IGNORED)  /* a request for replay counts wherever it is from */        \
+	PLANT(REPLAY_METER_KEPT)      /* a new registration has what the last one spent */         \
+	PLANT(REPLAY_UNFAIR)	      /* who asks first keeps all places that replay has */        \
+	PLANT(LOST_OF_ANOTHER_EPOCH)  /* what an ended stream lost is told of the next one */      \
 	PLANT(LOST_SILENT)	      /* what the log has no more is not told */                   \
 	PLANT(LOG_SHARE_IGNORED)      /* one user's flood may take the whole log */                \
 	PLANT(EVENT_NOT_LOGGED)	      /* an event is delivered that no log has */                  \

@@ -125,7 +125,7 @@ static unsigned collect_replays(struct worker *w, struct rte_mbuf **others, unsi
 		struct fan_replay request;
 
 		if (fan_replay_decode(packet->wire, packet->wire_len, &request) == FAN_WIRE_OK)
-			replay_queue(w, &request);
+			replay_queue(w, &request, packet->asker);
 		rte_pktmbuf_free(others[i]);
 	}
 	return cnt;

@@ -3,7 +3,7 @@
  * Serving one job: finds the records of its first range by skipping back from the group's tail,
  * checks each, and sends them in the order of their sequences; says what is gone.
  */
-#include "dataplane/replay_job.h"
+#include "dataplane/replay_share.h"
 
 #include "common/plant.h"
 #include "dataplane/fanout.h"
@@ -22,7 +22,10 @@ static enum find endpoint_find(struct worker *w, struct job *job, struct turn *t
 		turn->visits -= n % REPLAY_SCAN_VISIT == REPLAY_SCAN_VISIT - 1;
 		if (job->endpoint >= cnt)
 			job->endpoint = 0;
-		if (endpoints[job->endpoint].connection == job->connection) {
+		if (endpoints[job->endpoint].connection == job->connection &&
+		    endpoints[job->endpoint].record == job->asker.record &&
+		    fan_endpoint_generation(&w->plane->table, &endpoints[job->endpoint]) ==
+			    job->asker.generation) {
 			turn->endpoint = &endpoints[job->endpoint];
 			job->scanned = 0;
 			return FIND_FOUND;
@@ -106,10 +109,11 @@ static uint64_t step_from(struct worker *w, const struct job *job,
 }
 
 /*
- * Walks back to the group's latest record that is not after `target`. FIND_LATER: goes on in
- * another loop; FIND_NONE: there is none, and *oldest is the first sequence that there is.
+ * Walks back to the group's latest record that is not after range->last, or to one within the range
+ * that an earlier walk came to: then the range ends there. FIND_LATER: goes on in another loop;
+ * FIND_NONE: there is none, and *oldest is the first sequence that there is.
  */
-static enum find walk(struct worker *w, struct job *job, struct turn *turn, uint64_t target,
+static enum find walk(struct worker *w, struct job *job, struct turn *turn, struct range *range,
 		      uint64_t *oldest)
 {
 	const struct fan_group_state *state =
@@ -117,18 +121,20 @@ static enum find walk(struct worker *w, struct job *job, struct turn *turn, uint
 	const struct fan_log_record *record = NULL;
 
 	if (job->at && (log_get(w, job->at, job->incarnation, UINT64_MAX, &record) != LOG_FOUND ||
-			record->sequence < target))
+			record->sequence < range->first))
 		job->at = 0;
+	if (job->at)
+		range->last = RTE_MIN(range->last, record->sequence);
 	if (!job->at)
 		job->at = log_tail(w, state);
 	*oldest = state->sequence + 1;
 	while (visit(turn)) {
 		if (get(w, job, job->at, *oldest, &record) != LOG_FOUND)
 			return FIND_NONE;
-		if (record->sequence <= target)
+		if (record->sequence <= range->last)
 			return FIND_FOUND;
 		*oldest = record->sequence;
-		job->at = step_from(w, job, record, target, turn);
+		job->at = step_from(w, job, record, range->last, turn);
 	}
 	return FIND_LATER;
 }
@@ -195,7 +201,7 @@ static bool chunk(struct worker *w, struct job *job, struct turn *turn)
 	uint64_t oldest;
 
 	range.last = RTE_MIN(range.last, range.first + max - 1);
-	switch (walk(w, job, turn, range.last, &oldest)) {
+	switch (walk(w, job, turn, &range, &oldest)) {
 	case FIND_LATER:
 		return false;
 	case FIND_NONE:
@@ -215,7 +221,8 @@ bool replay_job_serve(struct worker *w, struct job *job, struct turn *turn)
 {
 	const struct fan_group_state *state;
 
-	turn->group = fan_table_lookup(&w->plane->table, job->handle, job->channel, job->hash);
+	turn->group =
+		fan_table_lookup(&w->plane->table, job->sharer->handle, job->channel, job->hash);
 	if (!turn->group || turn->group->incarnation != job->incarnation) {
 		COUNT(w, drop_replay_unknown);
 		return true;

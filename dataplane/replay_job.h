@@ -5,7 +5,11 @@
  */
 #pragma once
 
+#include <sys/queue.h>
+
 #include "dataplane/replay.h"
+
+struct sharer;
 
 struct range {
 	uint64_t first, last;
@@ -13,7 +17,9 @@ struct range {
 
 /* What one connection is to be sent again of one channel. */
 struct job {
-	uint8_t handle[FAN_HANDLE_LEN];
+	TAILQ_ENTRY(job) entry; /* of its user's, or of those that are idle */
+	struct sharer *sharer;	/* its user */
+	struct replay_asker asker;
 	uint64_t channel, hash;
 	uint64_t connection;
 	uint64_t incarnation;
@@ -23,6 +29,7 @@ struct job {
 	struct range lost;		    /* gone, and not told yet; last 0: none */
 	uint64_t at; /* position of a record from which the walk goes on; 0: the tail */
 	uint32_t endpoint, scanned; /* index to look at first; how many were looked at in vain */
+	uint64_t visited;
 };
 
 /* One job's turn. */

@@ -46,17 +46,25 @@ enum handover {
 	HANDOVER_PUBLISH,  /* to the session's owner, as received */
 	HANDOVER_EVENT,	   /* to the group's owner, opened and accepted */
 	HANDOVER_RESULT,   /* back to the session's owner */
-	HANDOVER_REPLAY,   /* to the group's owner: a request whose tag is right */
+	HANDOVER_REPLAY,   /* to the group's owner: a request that was judged */
 	HANDOVER_TRANSMIT, /* to a worker that has a transmit queue */
 	HANDOVER_KIND_CNT
+};
+
+/* A registration: the index of its connection's record, and which one of those that had it. */
+struct replay_asker {
+	uint32_t record, generation;
 };
 
 /* In the private area of the mbuf that a publish arrived in. No reference into the registry. */
 struct packet {
 	uint8_t *wire;	       /* UDP payload, inside this mbuf */
 	struct rte_mbuf *next; /* what waits behind it: of its session, or of its flow */
-	uint64_t incarnation;  /* of the group that sequenced it */
-	uint64_t hash;	       /* of handle and channel */
+	union {
+		uint64_t incarnation;	   /* of the group that sequenced it */
+		struct replay_asker asker; /* of a request for replay that was judged */
+	};
+	uint64_t hash; /* of handle and channel */
 	struct fan_publish publish;
 	struct fan_result result;
 	uint8_t source[16]; /* IPv6, or IPv4 as v4-mapped */

@@ -82,7 +82,7 @@ struct fan_endpoint {
 	uint8_t handle[16];
 	uint8_t address[16]; /* IPv6, or IPv4 as v4-mapped */
 	uint64_t connection; /* id */
-	uint32_t record;     /* index of the connection's record; W's own use */
+	uint32_t record;     /* index of the connection's record */
 	uint16_t port;	     /* host byte order */
 	uint16_t hop;	     /* fan_hop() */
 };
@@ -135,9 +135,10 @@ struct fan_session {
 _Static_assert(sizeof(struct fan_session) == 128, "session is two cache lines");
 
 /*
- * A connection as fanwired remembers it across its own restarts. The dataplane never reads it; how
- * it is packed is control/registry's own, which gives others a struct registry_connection. The
- * user's handle is not in it, but in the connection's endpoints.
+ * A connection as fanwired remembers it across its own restarts. The dataplane reads the generation
+ * alone, which tells one registration of an id from another; how the rest is packed is
+ * control/registry's own, which gives others a struct registry_connection. The user's handle is not
+ * in it, but in the connection's endpoints.
  */
 enum fan_connection_state {
 	FAN_CONNECTION_FREE = 0,

@@ -78,6 +78,7 @@ int fan_table_init(struct fan_table *table, const struct fan_region *region)
 		.buckets = (const void *)(base + geometry.buckets_off),
 		.groups = (const void *)(base + geometry.groups_off),
 		.endpoints = (const void *)(base + geometry.endpoints_off),
+		.connections = (const void *)(base + geometry.connections_off),
 		.nexthops = (const void *)(base + geometry.nexthops_off),
 		.sessions = (const void *)(base + geometry.sessions_off),
 		.seed = {geometry.hash_seed[0], geometry.hash_seed[1]},
@@ -85,6 +86,7 @@ int fan_table_init(struct fan_table *table, const struct fan_region *region)
 		.bucket_total = geometry.bucket_cnt + geometry.overflow_cnt,
 		.group_cnt = geometry.group_cnt,
 		.endpoint_cnt = geometry.endpoint_cnt,
+		.connection_cnt = geometry.connection_cnt,
 		.nexthop_cnt = geometry.nexthop_cnt,
 		.session_mask = geometry.session_cnt - 1,
 	};

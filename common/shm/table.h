@@ -33,6 +33,7 @@ struct fan_table {
 	const struct fan_bucket *buckets;
 	const struct fan_group *groups;
 	const struct fan_endpoint *endpoints;
+	const struct fan_connection *connections;
 	const struct fan_nexthop *nexthops;
 	const struct fan_session *sessions;
 	uint64_t seed[2];
@@ -40,6 +41,7 @@ struct fan_table {
 	uint32_t bucket_total; /* first-level and overflow */
 	uint32_t group_cnt;
 	uint32_t endpoint_cnt;
+	uint32_t connection_cnt;
 	uint32_t nexthop_cnt;
 	uint32_t session_mask;
 };
@@ -174,6 +176,14 @@ fan_group_endpoints(const struct fan_table *t, const struct fan_group *group, ui
 		n = 0, first = 0;
 	*cnt = n;
 	return &t->endpoints[first];
+}
+
+/* The generation of an endpoint's registration; 0: out of range. Constant while it is published. */
+static inline uint32_t fan_endpoint_generation(const struct fan_table *t,
+					       const struct fan_endpoint *endpoint)
+{
+	return endpoint->record < t->connection_cnt ? t->connections[endpoint->record].generation
+						    : 0;
 }
 
 static inline uint32_t fan_group_idx(const struct fan_table *t, const struct fan_group *group)

@@ -135,12 +135,13 @@ void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN
 }
 
 void fan_replay_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
-		    uint64_t connection, uint32_t user_generation,
+		    uint64_t connection, uint32_t generation, uint32_t user_generation,
 		    const uint8_t handle[FAN_HANDLE_LEN])
 {
-	struct derivation d = derive("fanwire replay 1");
+	struct derivation d = derive("fanwire replay 2");
 
 	add_number(&d, connection, 8);
+	add_number(&d, generation, 4);
 	add_user(&d, user_generation, handle);
 	derive_end(&d, key, FAN_TAG_KEY_LEN, root);
 }

@@ -31,13 +31,14 @@ int fan_thread_channel(uint64_t *channel, const char *name, size_t name_len);
  *              |    `- user key[32]    "fanwire seal 1" | user_generation u32 | handle[16]
  *              |         `- stream key[32]  "fanwire stream 1" | channel u64 | epoch u64
  *              `- replay root[32] "fanwire replay root 2" | registry_epoch u64
- *                   `- replay key[16]  "fanwire replay 1" | connection u64 | user_generation u32 |
- *                                      handle[16]
+ *                   `- replay key[16]  "fanwire replay 2" | connection u64 | generation u32 |
+ *                                      user_generation u32 | handle[16]
  *
  * fanwired has the master key; the dataplane the roots; a subscriber its user key and its own
  * replay key; the kernel's filter the user's tag key. registry_epoch is the creation epoch of the
  * registry region, so that a region that was lost takes all keys with it: what was tagged or sealed
- * before passes no filter and opens nowhere.
+ * before passes no filter and opens nowhere. generation: the connection's, of this registration, so
+ * that what was signed in an earlier one is void.
  */
 void fan_tag_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
 		  uint8_t key_generation, uint64_t registry_epoch);
@@ -52,7 +53,7 @@ void fan_stream_key(uint8_t key[FAN_KEY_LEN], const uint8_t user_key[FAN_KEY_LEN
 void fan_replay_root(uint8_t root[FAN_KEY_LEN], const uint8_t master[FAN_KEY_LEN],
 		     uint64_t registry_epoch);
 void fan_replay_key(uint8_t key[FAN_TAG_KEY_LEN], const uint8_t root[FAN_KEY_LEN],
-		    uint64_t connection, uint32_t user_generation,
+		    uint64_t connection, uint32_t generation, uint32_t user_generation,
 		    const uint8_t handle[FAN_HANDLE_LEN]);
 
 /*

@@ -52,8 +52,8 @@ void registration_keys(const struct registrations *all, const struct registratio
 	add_key(root, r->user, (uint8_t)root->key_generation, keys);
 	if (other)
 		add_key(root, r->user, other, keys);
-	fan_replay_key(keys->replay_key, root->replay_root, r->id, r->user->generation,
-		       r->user->handle);
+	fan_replay_key(keys->replay_key, root->replay_root, r->id, r->generation,
+		       r->user->generation, r->user->handle);
 }
 
 static void tell_tails(const struct registrations *all, const struct registration *r,

@@ -25,15 +25,14 @@
 #include "dataplane/plane.h"
 #include "tests/unit/dataplane/pipeline.h"
 
-#define WORKERS	      2
-#define USERS	      12u
-#define TAKEOVERS     3
-#define FIRST_PORT    25500u /* a user has two connections: one that never asks, one that does */
-#define PAYLOAD_LEN   64u
-#define ASK_BACK      4000u /* more than the log holds of a user */
-#define BUSY_NS	      UINT64_C(30000000)
-#define SILENT_NS     UINT64_C(60000000) /* longer than the first status waits */
-#define TEST_ASK_PORT 31000
+#define WORKERS	    2
+#define USERS	    12u
+#define TAKEOVERS   3
+#define FIRST_PORT  25500u /* a user has two connections: one that never asks, one that does */
+#define PAYLOAD_LEN 64u
+#define ASK_BACK    4000u /* more than the log holds of a user */
+#define BUSY_NS	    UINT64_C(30000000)
+#define SILENT_NS   UINT64_C(60000000) /* longer than the first status waits */
 
 /* What the thread of one worker knows; nobody else touches it while it runs. */
 struct side {
@@ -195,10 +194,12 @@ static struct rte_mbuf *ask_again(struct side *side)
 		return NULL;
 	request.last = back % 8 ? request.first + back % 50 : UINT64_MAX;
 	memcpy(request.handle, group->handle, sizeof(request.handle));
-	fan_replay_key(key, p.regions.root->replay_root, request.connection, group->user_generation,
+	fan_replay_key(key, p.regions.root->replay_root, request.connection,
+		       p.regions.connections[2 * user + 1].generation, group->user_generation,
 		       request.handle);
 	fan_replay_encode(wire, &request, key);
-	return mbuf_of(frame, datagram_make(frame, 4, TEST_ASK_PORT, wire, sizeof(wire)));
+	return mbuf_of(frame, datagram_make(frame, 4, (uint16_t)(FIRST_PORT + 2 * user + 1), wire,
+					    sizeof(wire)));
 }
 
 static unsigned receive(struct side *side, struct rte_mbuf *received[BURST_MAX])

@@ -102,7 +102,7 @@ def sealed(v):
 
 def replay_key(v):
     root = blake2b(b"fanwire replay root 2" + v["registry_epoch"], v["master"], 32)
-    return blake2b(b"fanwire replay 1" + v["connection"] + v["user_generation"] + v["handle"], root)
+    return blake2b(b"fanwire replay 2" + v["connection"] + v["generation"] + v["user_generation"] + v["handle"], root)
 
 
 def replay_request(v):

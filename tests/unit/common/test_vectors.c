@@ -283,6 +283,7 @@ Test(vectors, replay_key)
 	fan_replay_root(root, vector_bytes("replay-key", "master").at,
 			vector_number("replay-key", "registry_epoch"));
 	fan_replay_key(key, root, vector_number("replay-key", "connection"),
+		       (uint32_t)vector_number("replay-key", "generation"),
 		       (uint32_t)vector_number("replay-key", "user_generation"),
 		       vector_bytes("replay-key", "handle").at);
 	expect_bytes(key, sizeof(key), "replay-key", "key");

@@ -10,7 +10,7 @@
 
 #define BUCKETS	     256
 #define OVERFLOW     16
-#define GROUPS	     256
+#define GROUPS	     512
 #define ENDPOINTS    4096
 #define SESSIONS     64
 #define NEXTHOPS     64
@@ -40,14 +40,14 @@ static void geometry(struct fan_registry *root)
 	root->overflow_cnt = OVERFLOW;
 	root->group_cnt = GROUPS;
 	root->endpoint_cnt = ENDPOINTS;
-	root->connection_cnt = 1;
+	root->connection_cnt = ENDPOINTS;
 	root->session_cnt = SESSIONS;
 	root->nexthop_cnt = NEXTHOPS;
 	root->request_cnt = FAN_REQUEST_CNT;
 	root->buckets_off = place(&at, BUCKETS + OVERFLOW, sizeof(struct fan_bucket));
 	root->groups_off = place(&at, GROUPS, sizeof(struct fan_group));
 	root->endpoints_off = place(&at, ENDPOINTS, sizeof(struct fan_endpoint));
-	root->connections_off = place(&at, 1, sizeof(struct fan_connection));
+	root->connections_off = place(&at, ENDPOINTS, sizeof(struct fan_connection));
 	root->sessions_off = place(&at, SESSIONS, sizeof(struct fan_session));
 	root->nexthops_off = place(&at, NEXTHOPS, sizeof(struct fan_nexthop));
 	root->requests_off = place(&at, FAN_REQUEST_CNT, sizeof(struct fan_request));
@@ -76,6 +76,7 @@ void region_fixture_init(struct region_fixture *f, const char *dir)
 	f->buckets = (void *)(base + f->root->buckets_off);
 	f->groups = (void *)(base + f->root->groups_off);
 	f->endpoints = (void *)(base + f->root->endpoints_off);
+	f->connections = (void *)(base + f->root->connections_off);
 	f->sessions = (void *)(base + f->root->sessions_off);
 	f->nexthops = (void *)(base + f->root->nexthops_off);
 	f->requests = (void *)(base + f->root->requests_off);
@@ -143,6 +144,9 @@ struct fan_group *region_add_group(struct region_fixture *f, const char *user, u
 		memcpy(endpoint->handle, group->handle, sizeof(endpoint->handle));
 		memcpy(endpoint->address, family == 4 ? receiver4 : receiver6, 16);
 		endpoint->connection = 1000 * (idx + 1u) + i;
+		endpoint->record = f->endpoint_next + i;
+		f->connections[endpoint->record].id = endpoint->connection;
+		f->connections[endpoint->record].generation = endpoint->record + 1;
 		endpoint->port = (uint16_t)(port + i);
 		endpoint->hop = fan_hop(nexthop, family);
 	}

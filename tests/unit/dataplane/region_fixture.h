@@ -13,6 +13,7 @@ struct region_fixture {
 	struct fan_bucket *buckets;
 	struct fan_group *groups;
 	struct fan_endpoint *endpoints;
+	struct fan_connection *connections; /* a record for each endpoint, of its index */
 	struct fan_session *sessions;
 	struct fan_nexthop *nexthops;
 	struct fan_request *requests;

@@ -7,8 +7,6 @@
 #include "dataplane/housekeeping.h"
 #include "dataplane/status.h"
 
-#define ASKER_PORT 31000 /* from which nothing is answered */
-
 static uint64_t published; /* of session slot 0 */
 
 struct fan_replay ask_of(const struct pipeline *p, const struct fan_group *group,
@@ -28,14 +26,34 @@ struct fan_replay ask_of(const struct pipeline *p, const struct fan_group *group
 	return request;
 }
 
-void ask(struct pipeline *p, const struct fan_replay *request, uint32_t user_generation)
+/* Of those that the fixture made. */
+static const struct fan_endpoint *endpoint_of(const struct pipeline *p, uint64_t connection)
 {
-	uint8_t key[FAN_TAG_KEY_LEN], wire[FAN_REPLAY_LEN], frame[2048];
+	const struct fan_endpoint *endpoint = p->regions.endpoints;
 
-	fan_replay_key(key, p->regions.root->replay_root, request->connection, user_generation,
+	while (endpoint->connection != connection)
+		cr_assert_lt(++endpoint - p->regions.endpoints, p->regions.endpoint_next);
+	return endpoint;
+}
+
+uint16_t ask_make(const struct pipeline *p, uint8_t frame[2048], const struct fan_replay *request,
+		  uint32_t user_generation)
+{
+	const struct fan_endpoint *endpoint = endpoint_of(p, request->connection);
+	uint8_t key[FAN_TAG_KEY_LEN], wire[FAN_REPLAY_LEN];
+
+	fan_replay_key(key, p->regions.root->replay_root, request->connection,
+		       p->regions.connections[endpoint->record].generation, user_generation,
 		       request->handle);
 	fan_replay_encode(wire, request, key);
-	feed(p, frame, datagram_make(frame, 4, ASKER_PORT, wire, sizeof(wire)));
+	return datagram_make(frame, 4, endpoint->port, wire, sizeof(wire));
+}
+
+void ask(struct pipeline *p, const struct fan_replay *request, uint32_t user_generation)
+{
+	uint8_t frame[2048];
+
+	feed(p, frame, ask_make(p, frame, request, user_generation));
 }
 
 void loops(struct pipeline *p, unsigned idx)
@@ -58,7 +76,6 @@ void see(struct pipeline *p, struct seen *seen)
 		cr_assert_lt(seen->cnt, SEEN_MAX);
 		cr_assert_eq(fan_delivery_decode(frame.wire, frame.wire_len, d), FAN_WIRE_OK);
 		cr_expect(fan_filter_tag_ok(frame.wire, p->regions.groups[0].tag_key));
-		cr_expect_neq(frame.target_port, ASKER_PORT, "never to who asked");
 		seen->port[seen->cnt++] = frame.target_port;
 	}
 }

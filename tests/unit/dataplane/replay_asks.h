@@ -19,7 +19,10 @@ struct seen {
 /* A request for first..last of the group's stream, from `connection`; counter: the next one. */
 struct fan_replay ask_of(const struct pipeline *p, const struct fan_group *group,
 			 uint64_t connection, uint64_t first, uint64_t last);
-/* Sends it under the connection's replay key; the whole loop of worker 0 runs once. */
+/* It as a frame from the connection's own place, under its replay key; returns the length. */
+uint16_t ask_make(const struct pipeline *p, uint8_t frame[2048], const struct fan_replay *request,
+		  uint32_t user_generation);
+/* Sends that; the whole loop of worker 0 runs once. */
 void ask(struct pipeline *p, const struct fan_replay *request, uint32_t user_generation);
 /* Loops of worker `idx` without live events, until they find nothing to do. */
 void loops(struct pipeline *p, unsigned idx);

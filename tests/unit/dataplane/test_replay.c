@@ -117,23 +117,22 @@ Test(replay, forged_and_foreign_requests_get_nothing)
 Test(replay, every_byte_of_a_request_is_under_its_tag)
 {
 	struct fan_replay request;
-	uint8_t key[FAN_TAG_KEY_LEN], wire[FAN_REPLAY_LEN], frame[2048];
+	uint8_t frame[2048];
+	uint16_t len;
 
 	publish_events(&p, "alice", 5, 30);
 	request = ask_of(&p, alice, connection_of(alice, 0), 1, 5);
-	fan_replay_key(key, p.regions.root->replay_root, request.connection, GENERATION,
-		       request.handle);
-	fan_replay_encode(wire, &request, key);
-	for (unsigned i = 0; i < sizeof(wire); i++) {
-		wire[i] ^= 0x10;
-		feed(&p, frame, datagram_make(frame, 4, 31000, wire, sizeof(wire)));
-		wire[i] ^= 0x10;
+	len = ask_make(&p, frame, &request, GENERATION);
+	for (unsigned i = len - FAN_REPLAY_LEN; i < len; i++) {
+		frame[i] ^= 0x10;
+		feed(&p, frame, len);
+		frame[i] ^= 0x10;
 		loops(&p, 0);
 		see(&p, &seen);
 		cr_assert_eq(seen.cnt, 0, "byte %u changed, and it was answered", i);
 	}
 	cr_expect_eq(counter(&p, FAN_COUNTER_replay_requests), 0);
-	feed(&p, frame, datagram_make(frame, 4, 31000, wire, sizeof(wire)));
+	feed(&p, frame, len);
 	loops(&p, 0);
 	see(&p, &seen);
 	cr_expect_eq(seen.cnt, 6);
@@ -299,52 +298,6 @@ Test(replay, few_records_are_visited)
 		see(&p, &seen);
 	}
 	cr_expect_eq(counter(&p, FAN_COUNTER_replay_sent), 2001);
-}
-
-/* A connection that asks for ever is sent no more than its budget has. */
-Test(replay, each_connection_has_a_budget)
-{
-	struct worker *w = p.plane.workers[0];
-	uint64_t visits = 0, started;
-
-	publish_events(&p, "alice", 2000, 0);
-	started = w->monotonic_ns;
-	for (unsigned n = 0; n < 200; n++) {
-		struct fan_replay request =
-			ask_of(&p, alice, connection_of(alice, 0), 1, UINT64_MAX);
-
-		ask(&p, &request, GENERATION);
-		for (unsigned i = 0; i < 20; i++)
-			visits += replay_serve(w, false);
-		take_all(&p);
-	}
-	cr_expect_leq(visits, REPLAY_RATE_KEPT + REPLAY_CHUNK + REPLAY_VISITS_IDLE +
-				      (w->monotonic_ns - started) * REPLAY_RATE / 1000000000);
-	cr_expect_geq(visits, REPLAY_RATE_KEPT / 2);
-}
-
-Test(replay, no_more_tags_are_checked_in_a_burst_than_that)
-{
-	uint8_t wire[FAN_REPLAY_LEN] = {0}, key[16] = {0};
-	struct rte_mbuf *mbufs[REPLAY_CHECKS + 8];
-	struct fan_replay request;
-
-	publish_events(&p, "alice", 5, 30);
-	for (unsigned i = 0; i < RTE_DIM(mbufs); i++) {
-		uint8_t *frame;
-		uint16_t len;
-		uint8_t bytes[2048];
-
-		request = ask_of(&p, alice, connection_of(alice, 0), 1, 5);
-		fan_replay_encode(wire, &request, key);
-		len = datagram_make(bytes, 4, 31000, wire, sizeof(wire));
-		mbufs[i] = rte_pktmbuf_alloc(p.plane.pool);
-		frame = (uint8_t *)rte_pktmbuf_append(mbufs[i], len);
-		memcpy(frame, bytes, len);
-	}
-	worker_burst(p.plane.workers[0], mbufs, RTE_DIM(mbufs));
-	cr_expect_eq(counter(&p, FAN_COUNTER_drop_replay_tag), REPLAY_CHECKS);
-	cr_expect_eq(counter(&p, FAN_COUNTER_drop_replay_budget), 8);
 }
 
 /* Who has left his group between request and answer gets nothing; nor does who got his place. */

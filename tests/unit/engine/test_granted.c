@@ -65,7 +65,8 @@ Test(granted, the_keys_are_those_of_the_user_in_the_generation_in_force)
 	fan_seal_root(seal_root, f.engine.keys.master, 1, root->header.creation_epoch);
 	fan_user_key(user_key, seal_root, 1, grant->u.grant.scope.handle);
 	fan_replay_root(replay_root, f.engine.keys.master, root->header.creation_epoch);
-	fan_replay_key(replay_key, replay_root, grant->id, 1, grant->u.grant.scope.handle);
+	fan_replay_key(replay_key, replay_root, grant->id, root->next_generation - 1, 1,
+		       grant->u.grant.scope.handle);
 	cr_assert(keys->seal);
 	cr_assert_eq(keys->cnt, 1);
 	cr_assert_eq(keys->key[0].generation, 1);
