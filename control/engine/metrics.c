@@ -124,6 +124,9 @@ static void write_control(struct evbuffer *out, const struct engine *engine)
 	evbuffer_add_printf(out, "fanwire_database_commits_total %" PRIu64 "\n", counts.commits);
 	family(out, "database_failures_total", "counter", "transactions that could not be written");
 	evbuffer_add_printf(out, "fanwire_database_failures_total %" PRIu64 "\n", counts.failures);
+	gauge(out, "database_cache_bytes",
+	      "the database's pages in memory; they fill some 2 MiB, and are reused then",
+	      counts.cache_bytes);
 	gauge(out, "key_generation", "key generation in force",
 	      registry_root(engine->registry)->key_generation);
 	family(out, "wall", "gauge", "0 on, 1 off, 2 failed");

@@ -211,7 +211,11 @@ int64_t store_last_row(const struct store *store)
 
 void store_counts(const struct store *store, struct store_counts *counts)
 {
+	int now = 0, highest = 0;
+
+	sqlite3_db_status(store->db, SQLITE_DBSTATUS_CACHE_USED, &now, &highest, 0);
 	*counts = store->counts;
+	counts->cache_bytes = (uint64_t)now;
 }
 
 const char *store_why(const struct store *store)

@@ -66,6 +66,7 @@ void store_flush(struct store *store);
 int64_t store_last_row(const struct store *store);
 struct store_counts {
 	uint64_t writes, commits, failures;
+	uint64_t cache_bytes; /* SQLite's pages in memory: at most some 2 MiB */
 };
 void store_counts(const struct store *store, struct store_counts *counts);
 /* Sentence about the last failure; "" where there was none. */

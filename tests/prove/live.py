@@ -7,7 +7,6 @@ import os
 import pathlib
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -36,7 +35,7 @@ def test_build():
 BUILD = os.environ["FANWIRE_BUILD"] = test_build()  # read by instance.py
 sys.path.insert(0, str(ROOT / "tests/system"))
 
-from instance import Instance, netns, wait_for  # noqa: E402, F401 (the build comes first; the parts import from here)
+from instance import Instance, end_by_exception, netns, wait_for  # noqa: E402, F401 (the build comes first; the parts import from here)
 
 
 class InMemory(Instance):
@@ -67,7 +66,7 @@ def arguments(doc, **more):
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 2**31))
     for name, (kind, default, text) in more.items():
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the end of the instance
+    end_by_exception()
     return parser.parse_args()
 
 

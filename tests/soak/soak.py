@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(ROOT / "tests/system")]
 
 import fit  # noqa: E402 (the path comes first)
-from instance import BUILD, Instance, wait_for  # noqa: E402
+from instance import BUILD, Instance, end_by_exception, wait_for  # noqa: E402
 
 STEADY_USERS, CHURN_USERS = 48, 48
 RATE, CHURN = 400, 20  # events, changed connections a second
@@ -93,6 +93,17 @@ def anonymous_kb(pid):
     return 0
 
 
+def cache_kb(instance):
+    """Of fanwired's memory the database's pages: rows of the audit fill some 2 MiB, within minutes, and it grows no more."""
+    url = f"http://127.0.0.1:{instance.settings['METRICS_PORT']}/metrics"
+    text = subprocess.run(["nsenter", f"--net=/run/netns/{instance.engine_netns}", "curl", "-sf", url], capture_output=True,
+                          text=True).stdout
+    for line in text.splitlines():
+        if line.startswith("fanwire_database_cache_bytes "):
+            return int(line.split()[1]) >> 10
+    raise OSError("fanwired tells no metrics")
+
+
 def size_kb(path):
     try:
         return path.stat().st_size >> 10
@@ -156,7 +167,7 @@ def sample(instance, steady, scheduled):
     port = telemetry(instance, "/fanwire/port")
     regions = instance.dir / "regions"
     return {
-        "fanwired memory": anonymous_kb(fanwired), "dataplane memory": anonymous_kb(dataplane),
+        "fanwired memory": anonymous_kb(fanwired) - cache_kb(instance), "dataplane memory": anonymous_kb(dataplane),
         "fanwired descriptors": len(os.listdir(f"/proc/{fanwired}/fd")),
         "dataplane descriptors": len(os.listdir(f"/proc/{dataplane}/fd")),
         "mbufs in use": port["buffers_in_use"] if port else None,
@@ -262,11 +273,12 @@ def report(rows, sums, findings, out):
 
 def soak(seconds, seed):
     """(findings, rows, sums) of a run."""
-    instance = Instance(ports=400, config={"limits.max_connections": 256})
+    instance, loads = Instance(ports=400, config={"limits.max_connections": 256}), []
     try:
         instance.up()
         steady = Load(instance, "steady", tokens(instance, "steady", STEADY_USERS, seconds), seconds, RATE, seed)
         churn = Load(instance, "churn", tokens(instance, "churn", CHURN_USERS, seconds), seconds, CHURN, seed + 1)
+        loads += steady, churn
         assert wait_for(lambda: steady.last.get("received"), 30), "no traffic: see above"
         series = collect(instance, seconds, steady)
         instance.restart("fanwired")
@@ -274,6 +286,8 @@ def soak(seconds, seed):
         codes = [churn.end(), steady.end()]
         database = (instance.dir / "state/fanwire.db").stat().st_size
     finally:
+        for load in loads:
+            load.process.kill()
         instance.down()
     sums = {key: steady.sums.get(key, 0) + churn.sums.get(key, 0) for key in steady.sums}
     findings, rows = judge(series, seconds, sums, database)
@@ -286,6 +300,7 @@ def soak(seconds, seed):
 
 def main(args):
     how = parse(args)
+    end_by_exception()
     seed = secrets.randbelow(2**31 - 2) + 1 if how.seed is None else how.seed
     began = time.monotonic()
     findings, rows, sums = soak(how.hours * 3600, seed)

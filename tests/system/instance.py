@@ -28,6 +28,18 @@ libc = ctypes.CDLL(None, use_errno=True)
 numbers = itertools.count()
 
 
+def end_by_exception():
+    """A signal that asks to leave leads through the end of the instances; a second one does not cut that short."""
+    def leave(number, _):
+        for one in asked:
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    asked = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    for number in asked:
+        signal.signal(number, leave)
+
+
 def wait_for(what, timeout=10, every=0.05):
     """The first true result of what(), else the last one after `timeout` seconds."""
     deadline = time.monotonic() + timeout

@@ -147,6 +147,7 @@ def test_metrics(instance):
     assert int(samples["fanwire_events_sequenced_total"]) >= 1
     assert int(samples['fanwire_filter_packets_total{verdict="accepted"}']) >= 1
     assert int(samples['fanwire_connections{state="active"}']) >= 1
+    assert 4096 <= int(samples["fanwire_database_cache_bytes"]) <= 4 << 20
     assert "metered" not in text
     types = {line.split()[2]: line.split()[3] for line in text.splitlines() if line.startswith("# TYPE")}
     assert all(kind == ("counter" if name.endswith("_total") else "gauge") for name, kind in types.items())
