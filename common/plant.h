@@ -68,7 +68,9 @@ enum fan_plant {
 	PLANT(LOST_SILENT)	      /* what the log has no more is not told */                   \
 	PLANT(LOG_SHARE_IGNORED)      /* one user's flood may take the whole log */                \
 	PLANT(EVENT_NOT_LOGGED)	      /* an event is delivered that no log has */                  \
-	PLANT(OLD_EPOCH_ENTERED)      /* the library takes any other epoch for a newer one */
+	PLANT(OLD_EPOCH_ENTERED)      /* the library takes any other epoch for a newer one */      \
+	PLANT(SEAL_SWITCH_IGNORED) /* what was logged in the clear is replayed where all is sealed \
+				    */
 
 #define PLANT_NAME(name) PLANT_##name,
 	FAN_PLANTS(PLANT_NAME) PLANT_CNT

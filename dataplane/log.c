@@ -22,6 +22,8 @@
 #define CHECK_FROM offsetof(struct fan_log_record, image_len)
 #define LINE	   64u
 
+#define LOG_HEAD_MOST (UINT64_C(1) << 60)
+
 _Static_assert(LINE == FAN_LOG_ALIGN && sizeof(struct fan_log_record) == LINE,
 	       "an image begins on a line");
 
@@ -39,14 +41,32 @@ static uint64_t ring_size(uint64_t part, unsigned ring)
 	return ring == 0 ? first : part - first;
 }
 
+/* Heads are whole lines, and no log writes 2^60 bytes. */
+static bool head_is_damaged(uint64_t head)
+{
+	return head % LINE || head >= LOG_HEAD_MOST;
+}
+
+static bool heads_are_damaged(const struct plane *plane)
+{
+	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++)
+		for (unsigned ring = 0; ring < FAN_LOG_RINGS; ring++)
+			if (head_is_damaged(plane->worker_states[i].log_head[ring]))
+				return true;
+	return false;
+}
+
 /* Behind everything that was ever logged: no position is used twice, and no old one is found. */
 static void heads_void(struct plane *plane, uint64_t part)
 {
 	uint64_t behind = 0;
 
 	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++)
-		for (unsigned ring = 0; ring < FAN_LOG_RINGS; ring++)
-			behind = RTE_MAX(behind, plane->worker_states[i].log_head[ring]);
+		for (unsigned ring = 0; ring < FAN_LOG_RINGS; ring++) {
+			uint64_t head = plane->worker_states[i].log_head[ring];
+
+			behind = head_is_damaged(head) ? behind : RTE_MAX(behind, head);
+		}
 	behind = RTE_ALIGN_CEIL(behind + part + 2 * LOG_RECORD_MAX, LINE);
 	for (unsigned i = 0; i < FAN_WORKERS_MAX; i++)
 		for (unsigned ring = 0; ring < FAN_LOG_RINGS; ring++)
@@ -73,15 +93,18 @@ void log_init(struct plane *plane)
 	struct fan_state *state = plane->state;
 	uint64_t part = part_of(plane);
 
-	if (state->log_workers == plane->tx_queue_cnt) {
+	if (heads_are_damaged(plane)) {
+		fan_log(FAN_LOG_ERROR, SUBJECT,
+			"the event log's heads are damaged: what it held cannot be had again");
+	} else if (state->log_workers == plane->tx_queue_cnt) {
 		heads_settle(plane);
 		return;
-	}
-	if (state->log_workers)
+	} else if (state->log_workers) {
 		fan_log(FAN_LOG_WARNING, SUBJECT,
 			"the event log is divided anew among %u workers: what it held cannot be "
 			"had again",
 			plane->tx_queue_cnt);
+	}
 	state->log_workers = 0; /* until then it is nobody's: see heads_void() */
 	heads_void(plane, part);
 	__atomic_store_n(&state->log_workers, plane->tx_queue_cnt, __ATOMIC_RELEASE);

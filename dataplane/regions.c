@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/plant.h"
 #include "dataplane/privileges.h"
 
 #define POLL_MS	     100
@@ -159,6 +160,7 @@ static int state_create(struct plane *plane, const char *path, const struct layo
 	plane->state->sessions_off = l->sessions_off;
 	plane->state->logs_off = l->logs_off;
 	plane->state->log_bytes = l->log_bytes;
+	plane->state->seal = plane->table.registry->seal;
 	plane->state->group_cnt = l->group_cnt;
 	plane->state->session_cnt = l->session_cnt;
 	reports_begin(plane);
@@ -166,40 +168,60 @@ static int state_create(struct plane *plane, const char *path, const struct layo
 	return 0;
 }
 
-/* The state of another registry region, or of another geometry, is of no use to anybody. */
-static bool state_fits(const struct plane *plane, const struct layout *l)
+/*
+ * Why what the region holds is of no use to anybody; NULL: it is. An event is replayed as it was
+ * logged: with scope.seal switched, its streams begin anew.
+ */
+static const char *state_misfit(const struct plane *plane, const struct layout *l)
 {
 	const struct fan_state *state = plane->state_region.base;
 
-	return state->registry_epoch == plane->table.registry->header.creation_epoch &&
-	       state->workers_off == l->workers_off && state->groups_off == l->groups_off &&
-	       state->sessions_off == l->sessions_off && state->logs_off == l->logs_off &&
-	       state->group_cnt == l->group_cnt && state->session_cnt == l->session_cnt &&
-	       plane->state_region.size >= l->logs_off;
+	if (state->registry_epoch != plane->table.registry->header.creation_epoch)
+		return "belongs to an earlier registry region";
+	if (state->workers_off != l->workers_off || state->groups_off != l->groups_off ||
+	    state->sessions_off != l->sessions_off || state->logs_off != l->logs_off ||
+	    state->group_cnt != l->group_cnt || state->session_cnt != l->session_cnt ||
+	    plane->state_region.size < l->logs_off)
+		return "is of another geometry";
+	if (state->seal != plane->table.registry->seal && !fan_planted(PLANT_SEAL_SWITCH_IGNORED))
+		return state->seal ? "has sealed events, and scope.seal is off now"
+				   : "has events that are not sealed, and scope.seal is on now";
+	return NULL;
 }
 
-/* The log is the last part of the file: another size leaves the rest as it is. */
+/*
+ * The log is the last part of the file: another size leaves the rest as it is. The file first,
+ * where it grows: without room for it nothing is given up. A log that is said to be longer than the
+ * file is void; log_init() begins it anew.
+ */
 static int log_resize(struct plane *plane, const char *path, const struct layout *l)
 {
 	struct fan_state *state = plane->state_region.base;
+	bool other = state->log_bytes != l->log_bytes;
+	bool grows = l->size > plane->state_region.size;
 	char why[256];
-	int err;
+	int err = 0;
 
-	if (state->log_bytes == l->log_bytes)
-		return 0;
-	fan_log(FAN_LOG_WARNING, SUBJECT,
-		"the event log is now of %" PRIu64 " MiB, not %" PRIu64
-		": what it held cannot be had again",
-		l->log_bytes >> 20, state->log_bytes >> 20);
-	__atomic_store_n(&state->log_workers, 0, __ATOMIC_RELEASE); /* log_init() begins it anew */
-	err = fan_region_resize(&plane->state_region, path, l->size, why);
-	if (err) {
-		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
-		return err;
-	}
+	if (grows)
+		err = fan_region_resize(&plane->state_region, path, l->size, why);
+	if (err)
+		goto fail;
 	state = plane->state_region.base;
-	__atomic_store_n(&state->log_bytes, l->log_bytes, __ATOMIC_RELEASE);
-	return 0;
+	if (other || grows) {
+		fan_log(FAN_LOG_WARNING, SUBJECT,
+			"the event log is now of %" PRIu64 " MiB, not %" PRIu64
+			": what it held cannot be had again",
+			l->log_bytes >> 20, state->log_bytes >> 20);
+		__atomic_store_n(&state->log_workers, 0, __ATOMIC_RELEASE);
+		__atomic_store_n(&state->log_bytes, l->log_bytes, __ATOMIC_RELEASE);
+	}
+	if (!grows)
+		err = fan_region_resize(&plane->state_region, path, l->size, why);
+	if (!err)
+		return 0;
+fail:
+	fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
+	return err;
 }
 
 /* A predecessor that was killed a moment ago holds its lock until the kernel has taken it apart. */
@@ -219,6 +241,7 @@ static int state_lock(struct plane *plane, const char *path, char why[256])
 /* 1: there is none to take over (any more), make a new one. */
 static int state_take_over(struct plane *plane, const char *path, const struct layout *l)
 {
+	const char *misfit;
 	char why[256];
 	int err = state_lock(plane, path, why);
 
@@ -232,9 +255,9 @@ static int state_take_over(struct plane *plane, const char *path, const struct l
 		fan_log(FAN_LOG_ERROR, SUBJECT, "%s", why);
 		return err;
 	}
-	if (!state_fits(plane, l)) {
-		fan_log(FAN_LOG_INFO, SUBJECT,
-			"%s belongs to an earlier registry region; it is replaced", path);
+	misfit = state_misfit(plane, l);
+	if (misfit) {
+		fan_log(FAN_LOG_INFO, SUBJECT, "%s %s; it is replaced", path, misfit);
 		err = unlink(path) == 0 ? 1 : -errno;
 		fan_region_close(&plane->state_region);
 		return err;

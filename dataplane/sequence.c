@@ -9,6 +9,8 @@
 
 #include "dataplane/log.h"
 
+#define SEQUENCE_MOST (UINT64_C(1) << 62)
+
 /*
  * Random, never 0, without a system call: ChaCha20 (RFC 8439) under a key drawn at the start, many
  * at a time, since the first event of each group needs one.
@@ -50,7 +52,8 @@ static void sequence_one(struct worker *w, const struct fan_group *group, struct
 		&w->plane->group_states[fan_group_idx(&w->plane->table, group)];
 	uint64_t sequence;
 
-	if (unlikely(state->incarnation != group->incarnation))
+	if (unlikely(state->incarnation != group->incarnation ||
+		     state->sequence >= SEQUENCE_MOST)) /* a damaged record: never to be wrapped */
 		stream_begin(w, state, group->incarnation);
 	sequence = state->sequence + 1;
 	__atomic_store_n(&state->sequence, sequence, __ATOMIC_RELEASE);

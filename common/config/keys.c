@@ -68,7 +68,7 @@ const struct config_key config_keys[] = {
 	       "packet buffers, received and sent"),
 	NUMBER("dataplane", "idle_sleep_us", idle_sleep_us, 0, MILLION, 50,
 	       "microseconds; 0: spin"),
-	NUMBER("dataplane", "log_mb", log_mb, 1, 1048576, 64, "MiB of the event log, all workers"),
+	NUMBER("dataplane", "log_mb", log_mb, 1, 131072, 64, "MiB of the event log, all workers"),
 	NUMBER("dataplane", "log_user_kb", log_user_kb, 0, 1073741824, 0,
 	       "KiB of a worker's log that one user's events may take; 0: a sixteenth of it"),
 	NUMBER("dataplane", "seal_schedules", seal_schedules, 256, 16 * MILLION, 16384,

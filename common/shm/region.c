@@ -206,7 +206,8 @@ static int check_header(const struct fan_region *region, const char *path, uint6
 	if (header->size > region->size)
 		return fail(why, -ENODATA, "%s: truncated: %zu bytes of %llu; delete it", path,
 			    region->size, (unsigned long long)header->size);
-	if (header->size != region->size || header->creation_epoch == 0)
+	if ((header->size != region->size && !header->resizing) || header->size < header_len ||
+	    header->creation_epoch == 0)
 		return fail(why, -EPROTO, "%s: damaged header; delete it", path);
 	/* pairs with the release in fan_region_set_ready() */
 	if (__atomic_load_n(&header->ready, __ATOMIC_ACQUIRE) != 1)
@@ -216,6 +217,18 @@ static int check_header(const struct fan_region *region, const char *path, uint6
 				    : "%s: its maker died before it was complete; delete it",
 			    path);
 	return 0;
+}
+
+/* Longer than it says: its writer was killed resizing it. What is behind is nothing's. */
+static void size_settle(struct fan_region *region)
+{
+	const struct fan_region_header *header = region->base;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole;
+
+	whole = (header->size + page - 1) / page * page;
+	if (whole < region->size && !size_round(region->fd, &whole))
+		munmap((uint8_t *)region->base + whole, region->size - whole);
+	region->size = header->size;
 }
 
 static int open_existing(struct fan_region *region, const char *path, uint64_t magic,
@@ -254,6 +267,7 @@ static int open_existing(struct fan_region *region, const char *path, uint64_t m
 	if (rc < 0)
 		goto unmap;
 	*region = opened;
+	size_settle(region);
 	return 0;
 unmap:
 	munmap(opened.base, opened.size);
@@ -274,31 +288,45 @@ int fan_region_open_reader(struct fan_region *region, const char *path, uint64_t
 	return open_existing(region, path, magic, header_len, false, why);
 }
 
-int fan_region_resize(struct fan_region *region, const char *path, size_t size, char why[256])
+/* The file is never shorter than the header says, wherever this is killed. */
+static int grow(struct fan_region *region, const char *path, size_t size, char *why)
 {
-	struct fan_region resized = *region;
 	struct fan_region_header *header = region->base;
-	size_t before = region->size;
-	int rc = 0;
+	struct fan_region grown = *region;
+	int rc;
 
-	size_round(region->fd, &size);
-	if (size > before) {
-		header->size = SIZE_MAX; /* until all of it is there */
-		rc = allocate(region->fd, path, &size, why);
-	} else if (ftruncate(region->fd, (off_t)size) < 0) {
-		return fail(why, -errno, "%s: cannot be made smaller: %s", path, strerror(errno));
-	}
-	resized.size = size;
+	grown.size = size;
+	header->resizing = 1;
+	rc = allocate(region->fd, path, &grown.size, why);
 	if (rc == 0)
-		rc = map(&resized, path, why);
-	if (rc < 0) {
-		if (size < before || ftruncate(region->fd, (off_t)before) == 0)
-			header->size = before;
+		rc = map(&grown, path, why);
+	if (rc < 0) { /* where that fails the file is longer than needed, and no harm is done */
+		if (ftruncate(region->fd, (off_t)region->size) == 0)
+			header->resizing = 0;
 		return rc;
 	}
 	header->size = size;
-	munmap(region->base, before);
-	*region = resized;
+	__atomic_store_n(&header->resizing, 0, __ATOMIC_RELEASE); /* of a killed one: not before */
+	munmap(region->base, region->size);
+	*region = grown;
+	return 0;
+}
+
+int fan_region_resize(struct fan_region *region, const char *path, size_t size, char why[256])
+{
+	struct fan_region_header *header = region->base;
+
+	size_round(region->fd, &size);
+	if (size > region->size)
+		return grow(region, path, size, why);
+	header->resizing = 1;
+	__atomic_store_n(&header->size, size, __ATOMIC_RELEASE); /* likewise */
+	if (ftruncate(region->fd, (off_t)size) < 0)
+		return fail(why, -errno, "%s: cannot be made smaller: %s", path, strerror(errno));
+	header->resizing = 0;
+	if (size < region->size)
+		munmap((uint8_t *)region->base + size, region->size - size);
+	region->size = size;
 	return 0;
 }
 

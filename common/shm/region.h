@@ -15,7 +15,7 @@
 
 #define FAN_REGION_MAGIC_REGISTRY UINT64_C(0x3130474552464e41)
 #define FAN_REGION_MAGIC_STATE	  UINT64_C(0x3130545453464e41)
-#define FAN_REGION_ABI		  4u /* one number for both regions: they are one contract */
+#define FAN_REGION_ABI		  5u /* one number for both regions: they are one contract */
 
 /* First line of each region. Written once by the creator; `ready` last, with release. */
 struct fan_region_header {
@@ -25,7 +25,8 @@ struct fan_region_header {
 	uint64_t size;		 /* bytes of the whole file that are in use */
 	uint64_t creation_epoch; /* random, not 0: another one is another region */
 	uint32_t ready;		 /* 1 once the layout is complete; __atomic */
-	uint8_t pad[28];
+	uint32_t resizing;	 /* 1: the file may be longer than `size` */
+	uint8_t pad[24];
 };
 _Static_assert(sizeof(struct fan_region_header) == 64, "region header is one cache line");
 

@@ -105,6 +105,7 @@ struct fan_state {
 	uint32_t worker_cnt;  /* of the present run; __atomic */
 	uint32_t run;	      /* starts of the dataplane on this region, from 1 */
 	uint32_t log_workers; /* among how many log_bytes are divided */
+	uint32_t seal;	      /* whether its events are sealed: all of them, or none */
 	uint32_t request_tail
 		__attribute__((aligned(64))); /* consumer of the registry's requests */
 	uint32_t pid;

@@ -154,6 +154,13 @@ void pipeline_restart(struct pipeline *p)
 	pipeline_start(p);
 }
 
+void pipeline_restart_anew(struct pipeline *p)
+{
+	pipeline_restart(p);
+	for (unsigned slot = 0; slot < 4; slot++)
+		p->regions.sessions[slot].state_epoch = p->plane.state->header.creation_epoch;
+}
+
 /* Called while a test is torn down, where Criterion prints a failed assertion and passes the test.
  */
 static void must(bool ok, const char *what)

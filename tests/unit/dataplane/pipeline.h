@@ -55,6 +55,8 @@ void pipeline_open(struct pipeline *p, unsigned workers);
 void pipeline_close(struct pipeline *p);
 /* The dataplane dies without a word and is started again on the same regions. */
 void pipeline_restart(struct pipeline *p);
+/* The same, and the state region is made anew: fanwired opens the sessions again. */
+void pipeline_restart_anew(struct pipeline *p);
 /* On a registry region in dir that another wrote; without sessions. Ends with pipeline_kill(). */
 void pipeline_open_on(struct pipeline *p, const char *dir, unsigned workers);
 /* The two halves of a restart: in between the registry may be another. */

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <rte_ethdev.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/wire/handle.h"
 #include "dataplane/log.h"
@@ -165,16 +166,9 @@ Test(log, an_event_is_logged_before_its_first_copy_leaves)
 
 /* ---- after a kill ---- */
 
-static void sessions_again(void)
-{
-	for (unsigned slot = 0; slot < 4; slot++)
-		p.regions.sessions[slot].state_epoch = p.plane.state->header.creation_epoch;
-}
-
 static void restart(void)
 {
-	pipeline_restart(&p);
-	sessions_again();
+	pipeline_restart_anew(&p);
 	status_hold(&p);
 }
 
@@ -398,6 +392,80 @@ Test(log, another_size_voids_what_it_held_and_keeps_the_rest)
 	expect_void(32);
 	cr_expect_eq(state_size(), size + (1u << 20));
 	cr_expect_eq(p.plane.state->header.creation_epoch, creation);
+}
+
+/* No event that was logged as it was is ever sent by one that is told to seal, nor the reverse. */
+Test(log, sealing_that_is_switched_begins_everything_anew)
+{
+	uint64_t creation = p.plane.state->header.creation_epoch;
+
+	publish_events(&p, "alice", 10, 200);
+	cr_assert_eq(history(alice), 10);
+	p.regions.root->seal = 1;
+	restart();
+	cr_expect_neq(p.plane.state->header.creation_epoch, creation);
+	cr_expect_eq(history(alice), 0);
+	ask_all(alice, 0);
+	cr_expect_eq(seen_type(&seen, FAN_TYPE_DELIVERY), 0);
+	creation = p.plane.state->header.creation_epoch;
+	restart();
+	cr_expect_eq(p.plane.state->header.creation_epoch, creation, "not switched");
+	p.regions.root->seal = 0;
+	restart();
+	cr_expect_neq(p.plane.state->header.creation_epoch, creation);
+}
+
+/* A file that is longer than it says, as one leaves it that is killed while it changes the size. */
+Test(log, killed_at_any_step_of_another_size_it_keeps_the_rest)
+{
+	uint64_t size = state_size(), creation = p.plane.state->header.creation_epoch;
+	char path[128];
+
+	publish_events(&p, "alice", 30, 200);
+	snprintf(path, sizeof(path), "%s/%s", p.dir, FAN_STATE_FILE);
+	for (unsigned step = 0; step < 3; step++) {
+		p.plane.state->header.resizing = 1;
+		pipeline_kill(&p);
+		cr_assert_eq(truncate(path, (off_t)(size + (1u << 20) * step)), 0);
+		pipeline_start(&p);
+		cr_expect_eq(p.plane.state->header.creation_epoch, creation);
+		cr_expect_eq(p.plane.state->header.resizing, 0);
+		cr_expect_eq(state_size(), size);
+		cr_expect_eq(history(alice), 30, "the same size: nothing is given up");
+	}
+	p.plane.state->log_workers = 0; /* smaller: the log is void already, the file as it was */
+	p.plane.config.log_mb = 2;
+	expect_void(30);
+	cr_expect_eq(p.plane.state->header.creation_epoch, creation);
+}
+
+/* Whatever a damaged worker's record says of its log, nothing is read or written beside it. */
+Test(log, damaged_heads_void_what_it_held)
+{
+	static const uint64_t heads[] = {1, 63, UINT64_MAX, UINT64_MAX - 63, UINT64_C(1) << 60};
+
+	for (unsigned i = 0; i < RTE_DIM(heads); i++)
+		for (unsigned ring = 0; ring < FAN_LOG_RINGS; ring++) {
+			publish_events(&p, "alice", 30, 200);
+			p.plane.worker_states[0].log_head[ring] = heads[i];
+			restart();
+			cr_expect_eq(history(alice), 0);
+			publish_events(&p, "alice", 3, 200);
+			cr_expect_eq(history(alice), 3);
+		}
+}
+
+/* A damaged sequence does not wrap: the stream begins anew. */
+Test(log, a_sequence_beyond_all_sense_is_the_end_of_its_epoch)
+{
+	uint64_t epoch;
+
+	publish_events(&p, "alice", 3, 200);
+	epoch = p.plane.group_states[0].epoch;
+	p.plane.group_states[0].sequence = UINT64_MAX - 1;
+	publish_events(&p, "alice", 2, 200);
+	cr_expect_neq(p.plane.group_states[0].epoch, epoch);
+	cr_expect_eq(p.plane.group_states[0].sequence, 2);
 }
 
 Test(log, another_division_voids_what_it_held_and_keeps_the_rest)

@@ -99,7 +99,7 @@ static void open_sealing(unsigned workers)
 {
 	pipeline_open(&p, workers);
 	p.regions.root->seal = 1;
-	pipeline_restart(&p); /* whether deliveries are sealed is read at the start */
+	pipeline_restart_anew(&p); /* whether deliveries are sealed is read at the start */
 }
 
 static void close_all(void)
@@ -320,9 +320,7 @@ static void lose_state(void)
 
 	snprintf(path, sizeof(path), "%s/%s", p.dir, FAN_STATE_FILE);
 	cr_assert_eq(unlink(path), 0);
-	pipeline_restart(&p);
-	for (uint32_t slot = 0; slot < 4; slot++)
-		p.regions.sessions[slot].state_epoch = p.plane.state->header.creation_epoch;
+	pipeline_restart_anew(&p);
 	sequence = 0;
 }
 
