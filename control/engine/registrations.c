@@ -90,6 +90,11 @@ void registrations_insert(struct registrations *all, struct registration *r)
 	*chain = r;
 	heap_place(all, r, all->cnt++);
 	heap_up(all, r);
+	r->of_user = r->user->registrations;
+	r->of_user_link = &r->user->registrations;
+	if (r->of_user)
+		r->of_user->of_user_link = &r->of_user;
+	r->user->registrations = r;
 	r->user->connections++;
 }
 
@@ -115,6 +120,9 @@ static void registration_remove(struct registrations *all, struct registration *
 		heap_up(all, last);
 		heap_down(all, last);
 	}
+	*r->of_user_link = r->of_user;
+	if (r->of_user)
+		r->of_user->of_user_link = r->of_user_link;
 	r->user->connections--;
 	r->user->recorded -= r->phase >= REGISTRATION_CHALLENGED;
 }
@@ -224,13 +232,8 @@ unsigned registrations_end_user(struct registrations *all, const struct user *us
 {
 	unsigned ended = 0;
 
-	for (; user->connections; ended++) {
-		uint32_t idx = 0; /* anew each time: an end moves others about in the heap */
-
-		while (all->heap[idx]->user != user)
-			idx++;
-		registrations_end(all, all->heap[idx], end, uid, reason);
-	}
+	for (; user->registrations; ended++) /* each end takes it out of the list */
+		registrations_end(all, user->registrations, end, uid, reason);
 	return ended;
 }
 

@@ -35,7 +35,8 @@ struct registration_channel {
 };
 
 struct registration {
-	struct registration *next; /* of its hash chain */
+	struct registration *next;		      /* of its hash chain */
+	struct registration *of_user, **of_user_link; /* the user's next; what points at this one */
 	uint32_t heap_idx;
 	enum registration_phase phase;
 	uint64_t due_ns;	  /* when it has to be looked at next */

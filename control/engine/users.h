@@ -18,14 +18,17 @@
 struct store;
 struct users;
 
+struct registration;
+
 struct user {
 	struct user *next; /* of its hash chain */
 	uint8_t handle[FAN_HANDLE_LEN];
-	uint32_t generation;	  /* from 1; durable */
-	uint32_t next_generation; /* of a revocation that is being written */
-	uint32_t connections;	  /* registrations; the registrations' own count, pins the user */
-	uint32_t recorded;	  /* of these, in the registry */
-	uint32_t pins;		  /* of unfinished writes */
+	uint32_t generation;		    /* from 1; durable */
+	uint32_t next_generation;	    /* of a revocation that is being written */
+	struct registration *registrations; /* the registrations' own list */
+	uint32_t connections; /* registrations; the registrations' own count, pins the user */
+	uint32_t recorded;    /* of these, in the registry */
+	uint32_t pins;	      /* of unfinished writes */
 	bool durable;
 	uint8_t name_len; /* bytes */
 	char name[FAN_NAME_MAX + 1];

@@ -227,6 +227,37 @@ static void on_revoked(void *arg, struct user *user, int status)
 	registrations_end_user(f.engine.registrations, user, MESSAGE_END_REVOKED, 0, "revoked");
 }
 
+static unsigned listed(const struct user *user)
+{
+	unsigned cnt = 0;
+
+	for (const struct registration *r = user->registrations; r; r = r->of_user, cnt++)
+		cr_expect_eq(r->user, user);
+	return cnt;
+}
+
+/* It looks at the user's own registrations, whoever else there is. */
+Test(registration, a_revocation_meets_each_of_the_users_and_no_other)
+{
+	uint64_t ids[8];
+	struct user *alice, *bob;
+
+	for (unsigned i = 0; i < 8; i++)
+		ids[i] = subscribe(&f, i % 2 ? "bob" : "alice", 0, NULL);
+	alice = find(ids[0])->user;
+	bob = find(ids[1])->user;
+	for (unsigned i = 0; i < 8; i += 3) /* the first, one in the middle, the last */
+		registrations_end(f.engine.registrations, find(ids[i]), MESSAGE_END_CLOSED, 0,
+				  "left");
+	cr_expect_eq(listed(alice), alice->connections);
+	cr_expect_eq(listed(bob), 3);
+	cr_assert_eq(users_revoke(f.engine.users, alice, on_revoked, NULL), 0);
+	settle(&f, 0);
+	cr_expect_eq(alice->connections, 0);
+	cr_expect_eq(listed(alice), 0);
+	cr_expect_eq(listed(bob), 3);
+}
+
 Test(registration, a_revocation_ends_all_and_old_tokens_with_them)
 {
 	struct message again = {.type = MESSAGE_REGISTER, .ref = 900};
