@@ -19,7 +19,7 @@
 
 #define TOLD_AT_ONCE 256 /* registrations a tick */
 #define SETTLE_NS    ENGINE_NS_PER_S
-#define AGAIN_NS     ENGINE_NS_PER_S /* after the database refused */
+#define AGAIN_NS     ENGINE_NS_PER_S /* after the database or the registry refused */
 
 struct rotation {
 	struct engine *engine;
@@ -157,9 +157,12 @@ static void confirm(struct rotation *rotation)
 	marks_when_done(rotation->engine->marks, on_confirmed, rotation);
 }
 
-static void begin_telling(struct rotation *rotation)
+static void begin_telling(struct rotation *rotation, struct moment now)
 {
+	if (now.mono_ns < rotation->due_ns)
+		return;
 	if (rotation->chain == 0 && give_roots(rotation, rotation->to)) {
+		rotation->due_ns = now.mono_ns + AGAIN_NS;
 		fan_log(FAN_LOG_ERROR, "keys", "%s", registry_why(rotation->engine->registry));
 		return;
 	}
@@ -206,7 +209,7 @@ void rotation_tick(struct rotation *rotation, struct moment now)
 	case ROTATION_RECORDING:
 		return;
 	case ROTATION_TELLING:
-		begin_telling(rotation);
+		begin_telling(rotation, now);
 		return;
 	case ROTATION_CONFIRMING:
 	case ROTATION_RETIRING_CONFIRMING:
