@@ -135,9 +135,10 @@ def main():
     how = live.arguments(__doc__, users=(int, 10000, "users that come and go"),
                          deliveries=(int, 2000000, "events that arrive, at least"),
                          revocations=(int, 40, "users that leave by being revoked"),
+                         workers=(int, 0, "of the dataplane; 0: one or two, by the seed"),
                          plant=(str, "", "a planted bug, to see an oracle fail"))
-    part = live.Part("leak", "deliveries", how.seed)
-    one = live.instance(ports=PORTS, plant=how.plant, kind=live.InMemory,
+    part, workers = live.Part("leak", "deliveries", how.seed), how.workers or 1 + how.seed % 2
+    one = live.instance(ports=PORTS, workers=workers, plant=how.plant, kind=live.InMemory,
                         config={"scope.seal": "false", "times.quarantine": 1, "times.linger": 5, "times.lease": 3600})
     try:
         got, seen, dropped = hunt(one, how, part)
@@ -149,7 +150,7 @@ def main():
             print(one.logs())
     finally:
         one.down()
-    return part.close(foreign=got["foreign"], forged=forged, users=got["users"], ended=seen["ended_hit"],
+    return part.close(workers=workers, foreign=got["foreign"], forged=forged, users=got["users"], ended=seen["ended_hit"],
                       handed_on=seen["handed_hit"], deliveries_per_s=got["deliveries"] * 1000 // got["milliseconds"])
 
 
