@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Seeded random operations on the real registry, table and fan-out, beside the model. A sequence
- * that fails is shrunk and printed, with the command that runs it again.
+ * Seeded random operations on the real registry, table and fan-out, beside the model; of one worker
+ * and of two in turn. A sequence that fails is shrunk and printed, with the command that runs it
+ * again.
  *
  * usage: model_test [--seed N] [--sequences N] [--ops N] [--minutes N] [--json]
  */
@@ -134,6 +135,7 @@ int main(int argc, char **argv)
 		return fprintf(stderr, "--ops: 1 to %u\n", OPS_MAX), 2;
 	for (; failed == 0 && (done < cnt || seconds() - began < minutes * 60); done++) {
 		ops_draw(seed + done, ops, ops_cnt);
+		world.workers = 1 + (seed + done) % WORKERS_MAX;
 		if (agrees(ops, ops_cnt))
 			continue;
 		failed++;

@@ -81,6 +81,20 @@ static void config_fill(struct fan_config *config)
 	config->linger_s = 1;
 }
 
+static void remove_file(const struct world *w, const char *name)
+{
+	char path[2 * FAN_PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", w->config.region_dir, name);
+	unlink(path);
+}
+
+static void workers_enter(struct world *w)
+{
+	for (unsigned i = 0; i < w->workers; i++)
+		worker_enter(w->p.plane.workers[i]);
+}
+
 void world_begin(struct world *w)
 {
 	memset(&w->held, 0, sizeof(w->held));
@@ -91,22 +105,17 @@ void world_begin(struct world *w)
 		config_fill(&w->config);
 	}
 	world_engine_open(w);
-	if (w->started)
-		pipeline_start(&w->p);
-	else
-		pipeline_open_on(&w->p, w->config.region_dir, 1);
+	if (!w->started) {
+		pipeline_open_on(&w->p, w->config.region_dir, WORKERS_MAX);
+		pipeline_kill(&w->p);
+		remove_file(w, FAN_STATE_FILE);
+	}
 	w->started = true;
-	worker_enter(w->p.plane.workers[0]);
+	w->p.plane.config.core_cnt = w->p.plane.tx_queue_cnt = w->workers;
+	pipeline_start(&w->p);
+	workers_enter(w);
 	w->r->state_looked_ns = 0;
 	session_open(w);
-}
-
-static void remove_file(const struct world *w, const char *name)
-{
-	char path[2 * FAN_PATH_MAX];
-
-	snprintf(path, sizeof(path), "%s/%s", w->config.region_dir, name);
-	unlink(path);
 }
 
 void world_end(struct world *w)
@@ -124,7 +133,7 @@ void world_dataplane_restart(struct world *w)
 	memset(&w->held, 0, sizeof(w->held)); /* nothing of a dead worker holds anything */
 	take_all(&w->p);
 	pipeline_restart(&w->p);
-	worker_enter(w->p.plane.workers[0]);
+	workers_enter(w);
 }
 
 /* ---- time ---- */
@@ -139,7 +148,8 @@ void world_pass(struct world *w)
 {
 	world_held_check(w);
 	memset(&w->held, 0, sizeof(w->held));
-	worker_quiesce(w->p.plane.workers[0]);
+	for (unsigned i = 0; i < w->workers; i++)
+		worker_quiesce(w->p.plane.workers[i]);
 }
 
 /* ---- a slow worker ---- */
@@ -197,6 +207,18 @@ static void heard_add(struct world *w, struct heard *heard, const struct frame *
 	heard->ports |= UINT32_C(1) << port;
 }
 
+/* What the worker that took it in hands over to the group's, and what comes back. */
+static void workers_turn(struct world *w)
+{
+	unsigned done;
+
+	do {
+		done = 0;
+		for (unsigned i = 0; i < w->workers; i++)
+			done += worker_burst(w->p.plane.workers[i], NULL, 0);
+	} while (done);
+}
+
 struct heard world_publish(struct world *w, unsigned user, unsigned channel)
 {
 	struct publish_spec spec = {
@@ -212,6 +234,7 @@ struct heard world_publish(struct world *w, unsigned user, unsigned channel)
 	unsigned acks = 0;
 
 	publish(&w->p, &spec);
+	workers_turn(w);
 	while (take(&w->p, &frame)) {
 		if (frame.wire[1] == FAN_TYPE_DELIVERY)
 			heard_add(w, &heard, &frame, user);

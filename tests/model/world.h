@@ -16,7 +16,8 @@
 #define PORT_FIRST  25500
 #define THREADS	    3
 #define CHANNELS    (THREADS + 1) /* 0: ALL */
-#define HELD_MAX    8		  /* endpoints of a block that a slow worker holds */
+#define WORKERS_MAX 2
+#define HELD_MAX    8 /* endpoints of a block that a slow worker holds */
 #define MILLISECOND UINT64_C(1000000)
 
 /* What a worker that is slow has met, as it was then. */
@@ -43,7 +44,8 @@ struct world {
 	uint64_t session, sequence, now_ns;
 	struct held held;
 	bool started;
-	jmp_buf failed; /* of the sequence */
+	unsigned workers; /* of the dataplane; set before world_begin() */
+	jmp_buf failed;	  /* of the sequence */
 	char why[512];
 };
 
