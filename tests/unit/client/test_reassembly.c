@@ -46,6 +46,13 @@ static void expect_none_lost(void)
 	cr_assert_not(reassembly_next_lost(&reassembly.lost, &range));
 }
 
+/* AddressSanitizer lets an allocation fail, as malloc() does, instead of ending the test. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "allocator_may_return_null=1";
+}
+
 /* As if memory were used up: the next room cannot be had. */
 Test(reassembly, a_loss_that_finds_no_memory_is_not_silent)
 {
