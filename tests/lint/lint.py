@@ -47,6 +47,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\bfor now\b", re.I)
 # A home or a scratch directory of whoever wrote it.
 DEVELOPER_PATH = re.compile(r"(?<![\w.])/(home|Users|root|work)/[\w.-]+")
+CRITERION_TIMEOUT = re.compile(r"\.timeout = (\d+)")
 LONG_FUNCTION = 60
 PLANTS = "tests/model/plants.json"
 
@@ -98,6 +99,14 @@ def check_text(name, lines):
             yield number, "a path of one machine: " + line.strip()
         if line.rstrip("\n") != line.rstrip() and not name.endswith(".md"):
             yield number, "blanks at the end of the line"
+
+
+def check_timeouts(name, lines):
+    """Criterion 2.4.1 forgets a test that runs when one with a shorter timeout begins: it leaks, and may hang."""
+    found = [(number, match[1]) for number, line in enumerate(lines, 1) if (match := CRITERION_TIMEOUT.search(line))]
+    for number, seconds in found:
+        if name.startswith("tests/unit/") and seconds != found[0][1]:
+            yield number, f"a timeout that differs from the {found[0][1]} s above: give all tests of a program the same"
 
 
 def check_licence(name, lines):
@@ -228,7 +237,7 @@ def main():
         count += 1
         checks = [check_text, check_licence]
         if name.endswith((".c", ".h")):
-            checks += [check_includes, check_calls]
+            checks += [check_includes, check_calls, check_timeouts]
             notes += long_functions(name, lines)
         for check in checks:
             findings += [(name, number, text) for number, text in check(name, lines)]

@@ -39,7 +39,7 @@ static void teardown(void)
 	site_fini(&site);
 }
 
-TestSuite(attach, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(attach, .init = setup, .fini = teardown, .timeout = 40);
 
 static void say_attach(int peer, uint64_t id, int descriptor)
 {
@@ -202,7 +202,7 @@ Test(attach, left_before_it_was_refused)
 	json_decref(packet);
 }
 
-Test(attach, one_that_waits_for_the_engine_is_not_cut_off, .timeout = 40)
+Test(attach, one_that_waits_for_the_engine_is_not_cut_off)
 {
 	int peer = peer_connect(&site);
 	struct message answer = {.type = MESSAGE_ATTACHED, .id = alice};

@@ -30,7 +30,7 @@ static void teardown(void)
 	site_fini(&site);
 }
 
-TestSuite(client_socket, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(client_socket, .init = setup, .fini = teardown, .timeout = 40);
 
 Test(client_socket, anybody_may_connect)
 {
@@ -238,7 +238,7 @@ Test(client_socket, who_does_not_read_is_cut_off)
 	json_decref(peer_hear(&site, other, NULL));
 }
 
-Test(client_socket, half_open_ones_time_out, .timeout = 40)
+Test(client_socket, half_open_ones_time_out)
 {
 	int idle = peer_connect(&site), used = peer_connect(&site), waiting = peer_connect(&site);
 	int descriptor;

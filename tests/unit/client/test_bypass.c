@@ -78,7 +78,7 @@ static enum bypass_verdict judge_with(unsigned off, uint8_t value)
 	return judge();
 }
 
-TestSuite(scope, .init = scope_make, .timeout = 30);
+TestSuite(scope, .init = scope_make, .timeout = 60);
 
 Test(scope, its_own_event_passes)
 {
@@ -186,7 +186,7 @@ static size_t frame_make(void)
 	return sizeof(*ethernet) + sizeof(*ip) + sizeof(*udp) + packet_len;
 }
 
-TestSuite(frame, .init = scope_make, .timeout = 30);
+TestSuite(frame, .init = scope_make, .timeout = 60);
 
 Test(frame, a_right_one_is_found)
 {
