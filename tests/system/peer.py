@@ -285,9 +285,10 @@ class Subscriber:
         """What does not open has not come."""
         if not self.answer.get("seal"):
             return True
-        if delivery.key_generation not in self.keys and not self.broken:
-            if select.select([self.client.socket], [], [], 0)[0]:
-                self.on_client()
+        while delivery.key_generation not in self.keys and not self.broken:
+            if not select.select([self.client.socket], [], [], 0)[0]:
+                break
+            self.on_client()  # what was told before it may stand in front: that the key before last is retired
         try:
             delivery.payload = wire.unseal(self.keys[delivery.key_generation], packet)
         except (KeyError, wire.Malformed):

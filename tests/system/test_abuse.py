@@ -255,9 +255,11 @@ def test_a_flushed_neighbour_costs_no_second(instance):
     """Somebody takes the receivers' host out of the engine's neighbours: it is asked for at once."""
     subscriber, publisher = instance.subscribe("alice"), instance.publisher()
     publisher.publish("alice", "before")
+    neigh = ["ip", "-n", instance.engine_netns, "neigh"]
     for how in (["flush", "all"], ["del", instance.receiver4, "dev", instance.engine_if]):
         for turn in range(3):
-            subprocess.run(["ip", "-n", instance.engine_netns, "neigh", *how], check=True)
+            assert wait_for(lambda: b"lladdr" in subprocess.check_output(neigh + ["show", instance.receiver4]), 2)
+            subprocess.run([*neigh, *how], check=True)
             start = time.monotonic()
             publisher.publish("alice", f"{how[0]} {turn}")
             assert time.monotonic() - start < 1
